@@ -1,0 +1,180 @@
+"""Partitions and their manifests: what is there, what it was made from, and whether it may be read.
+
+A partition is one file. It is written beside its place and renamed, then its manifest is; so a kill at any moment leaves
+either the old partition, or a new one whose manifest does not match and which is therefore made again. A block is a
+line in the manifest, because a failed check in the orchestrator stops only its own run: every reader asks `require`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import ibis
+
+from models.home import Home
+
+SOURCE = Path(__file__).resolve().parent.parent
+
+
+class Blocked(Exception):
+    """A partition that may not be read; the message says why and what to do."""
+
+
+class Missing(Exception):
+    """A partition that is needed and not there; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one partition of one stage is.
+
+    inputs: content hash of every input by name · code, contract: hashes of the code and of the contract's sections that
+    the stage reads · content: hash of the partition's own bytes · counts: rows by kind · blocked: why it may not be read.
+    """
+
+    stage: str
+    partition: str
+    inputs: dict[str, str]
+    code: str
+    contract: str
+    content: str
+    counts: dict[str, int] = field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict)
+    blocked: str | None = None
+
+
+def read(home: Home, stage: str, partition: str) -> Manifest | None:
+    """The manifest of a partition, None when there is none."""
+    path = home.manifest(stage, partition)
+    return Manifest(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def require(home: Home, stage: str, partition: str) -> Manifest:
+    """The manifest of a partition that a reader depends on. Raises Missing or Blocked."""
+    manifest = read(home, stage, partition)
+    if manifest is None:
+        raise Missing(f"{stage} of {partition} is needed and not there; materialise {stage} for {partition} first")
+    if manifest.blocked:
+        raise Blocked(f"{stage} of {partition} is blocked: {manifest.blocked}")
+    return manifest
+
+
+def partitions(home: Home, stage: str) -> list[str]:
+    """Every partition of a stage that has a manifest, in order."""
+    return sorted(p.stem for p in home.manifest(stage, "x").parent.glob("*.json"))
+
+
+def build(
+    home: Home,
+    stage: str,
+    partition: str,
+    target: Path,
+    make: Callable[[Path], dict[str, Any]],
+    *,
+    inputs: dict[str, str],
+    code: str,
+    contract: str,
+) -> tuple[Manifest, bool]:
+    """Bring one partition up to date; (its manifest, whether work was done).
+
+    `make(path)` writes the file (or folder) `path` and returns {"counts": {…}, "detail": {…}, "blocked": str | None},
+    each optional. Nothing is made when inputs, code, contract and the bytes on disk are what the manifest says.
+    """
+    before = read(home, stage, partition)
+    if before and (before.inputs, before.code, before.contract) == (inputs, code, contract) and content_hash(target) == before.content:
+        return before, False
+    with replacing(target) as path:
+        made = make(path)
+    manifest = Manifest(stage, partition, inputs, code, contract, content_hash(target), **made)
+    write_json(home.manifest(stage, partition), asdict(manifest))
+    return manifest, True
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path beside `target`; what is written there takes `target`'s place when the block ends well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.parent / f".{target.name}.{os.getpid()}"
+    _remove(path)
+    try:
+        yield path
+        with path.open("rb") if path.is_file() else _nothing() as file:
+            if file is not None:
+                os.fsync(file.fileno())
+        if target.is_dir():  # a folder cannot be renamed over another; its manifest no longer matches in between
+            shutil.rmtree(target)
+        os.replace(path, target)
+    finally:
+        _remove(path)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(value, indent=1, default=str) + "\n")
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of a folder's relative names and bytes; 'absent' when there is nothing."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        return "absent"
+    digest = hashlib.sha256()
+    for part in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{part.relative_to(path).as_posix()}\0{content_hash(part)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def code_hash(*modules: str) -> str:
+    """Hash of the named source files (`assets/samples.py`), or of a package's files (`models`)."""
+    digest = hashlib.sha256()
+    for module in modules:
+        path = SOURCE / module
+        for part in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(part.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def engine() -> ibis.backends.duckdb.Backend:
+    """A fresh in-memory DuckDB behind Ibis: no network, no extension, UTC, deterministic order where asked."""
+    backend = ibis.duckdb.connect(":memory:", threads=os.cpu_count() or 1)
+    backend.raw_sql("SET TimeZone='UTC'")
+    backend.raw_sql("SET enable_progress_bar=false")
+    return backend
+
+
+def refresh_catalogue(home: Home) -> None:
+    """(Re)build `lake.duckdb`: one view per stage over its Parquet, for people and notebooks."""
+    home.lake.mkdir(parents=True, exist_ok=True)
+    with replacing(home.catalogue) as path, duckdb.connect(str(path)) as connection:
+        for stage in ("events", "quarantine", "histories", "samples", "predictions", "outcomes"):
+            files = home.lake / stage / "*" / "part.parquet"
+            if list((home.lake / stage).glob("*/part.parquet")):
+                connection.execute(
+                    f"CREATE VIEW {stage} AS SELECT * FROM read_parquet('{files}', hive_partitioning=true, union_by_name=true)"
+                )

@@ -1,0 +1,147 @@
+"""Where everything the program writes lies: one root, one data set, one frozen object whose properties are the paths.
+
+Nothing else composes a path. The constructor touches no disk: whoever writes makes the folder it writes to.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+UNKNOWN_DAY = "unknown"
+"""The quarantine partition of rows without a readable time."""
+
+EARLIER_DAY = "earlier"
+"""The partition of valid rows between the contract's `accept_from` and `first_day`: history, not days of their own."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The paths of one data set below `root` (`DTRN_HOME`).
+
+    >>> Home(Path("/h"), "taobao").events("2017-12-01").as_posix()
+    '/h/taobao/lake/events/day=2017-12-01/part.parquet'
+    """
+
+    root: Path
+    dataset: str
+
+    @classmethod
+    def from_environment(cls, dataset: str) -> Home:
+        """The home that `DTRN_HOME` names (default `.dtrn` below the current folder)."""
+        return cls(Path(os.environ.get("DTRN_HOME") or ".dtrn").absolute(), dataset)
+
+    @property
+    def base(self) -> Path:
+        """The folder of this data set."""
+        return self.root / self.dataset
+
+    # shared by the data sets of one root
+
+    @property
+    def dagster(self) -> Path:
+        """`DAGSTER_HOME`: runs, events and schedules."""
+        return self.root / "dagster"
+
+    @property
+    def bentoml(self) -> Path:
+        """`BENTOML_HOME`: the registry of models and bentos."""
+        return self.root / "bentoml"
+
+    # the lake
+
+    @property
+    def raw(self) -> Path:
+        """Where the simulator writes its log, and the default source of the `simulated` contract."""
+        return self.base / "raw"
+
+    @property
+    def lake(self) -> Path:
+        return self.base / "lake"
+
+    @property
+    def catalogue(self) -> Path:
+        """A DuckDB file of views over the Parquet, for people; can be rebuilt from the files at any time."""
+        return self.lake / "lake.duckdb"
+
+    @property
+    def ledger(self) -> Path:
+        """JSON lines: every source file ever accepted (content hash, name, first seen)."""
+        return self.lake / "ledger.jsonl"
+
+    def split(self, file_hash: str) -> Path:
+        """Folder of one source file's rows, split by day once (`day=….parquet`, `bad.parquet`, `split.json`)."""
+        return self.lake / "files" / file_hash
+
+    def partition(self, stage: str, day: str) -> Path:
+        """The one Parquet file of a stage's day."""
+        return self.lake / stage / f"day={day}" / "part.parquet"
+
+    def events(self, day: str) -> Path:
+        return self.partition("events", day)
+
+    def quarantine(self, day: str) -> Path:
+        return self.partition("quarantine", day)
+
+    def histories(self, day: str) -> Path:
+        return self.partition("histories", day)
+
+    def samples(self, day: str) -> Path:
+        return self.partition("samples", day)
+
+    def predictions(self, day: str) -> Path:
+        return self.partition("predictions", day)
+
+    def outcomes(self, day: str) -> Path:
+        return self.partition("outcomes", day)
+
+    @property
+    def prediction_inbox(self) -> Path:
+        """Where running services append what they ranked, one JSON-lines file a process."""
+        return self.base / "inbox"
+
+    @property
+    def online_events(self) -> Path:
+        """Where running services append the events they were told of, so that a restart knows them again."""
+        return self.base / "online"
+
+    def manifest(self, stage: str, partition: str) -> Path:
+        return self.base / "manifests" / stage / f"{partition}.json"
+
+    # models and verdicts, by judged day
+
+    def model(self, name: str, judged_day: str) -> Path:
+        """Folder of the artifact that candidate or reference `name` became when retrained for `judged_day`."""
+        return self.base / "models" / name / judged_day
+
+    def checkpoint(self, name: str, judged_day: str) -> Path:
+        """Folder of the training in flight; gone when the artifact is complete."""
+        return self.base / "checkpoints" / name / judged_day
+
+    def verdict(self, judged_day: str) -> Path:
+        return self.base / "verdicts" / f"{judged_day}.json"
+
+    def verdict_page(self, judged_day: str) -> Path:
+        return self.base / "verdicts" / f"{judged_day}.html"
+
+    @property
+    def champions(self) -> Path:
+        """JSON lines, one a change of champion; the last complete line is the pointer."""
+        return self.base / "champions.jsonl"
+
+    def drift_report(self, day: str) -> Path:
+        return self.base / "reports" / f"drift-{day}.html"
+
+    def drift(self, day: str) -> Path:
+        """The drift verdict in numbers, beside the report."""
+        return self.base / "reports" / f"drift-{day}.json"
+
+    @property
+    def staging(self) -> Path:
+        """Scratch: bento builds, temporary files. Safe to delete when nothing runs."""
+        return self.base / "staging"
+
+    @property
+    def summary(self) -> Path:
+        return self.base / "summary.json"

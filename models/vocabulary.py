@@ -1,0 +1,118 @@
+"""Raw keys → embedding rows. Each artifact holds its own sorted tables; row 0 is 'unknown' and is trained by id dropout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.requests import NULL_KEY, Ints, Requests, Sequences
+
+Rows = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Sorted distinct keys of each field; key i is row i + 1.
+
+    Fields are named by `user_fields`, `item_fields`, `context_fields`, the column order of the arrays in `Requests`.
+    `items` and `users` remember the last features seen with each item (user), for requests that name only the id:
+    (keys of the field 'item', Fi - 1) and (keys of the field 'user', Fu - 1).
+    """
+
+    user_fields: tuple[str, ...]
+    item_fields: tuple[str, ...]
+    context_fields: tuple[str, ...]
+    tables: dict[str, Ints]
+    items: Ints
+    users: Ints
+
+    @classmethod
+    def fit(
+        cls,
+        requests: Requests,
+        user_fields: tuple[str, ...],
+        item_fields: tuple[str, ...],
+        context_fields: tuple[str, ...],
+    ) -> Vocabulary:
+        """Every key of the training requests and of the histories that those requests read, no later ones."""
+        seen = [requests.item]
+        for action, tokens in enumerate(requests.sequences.tokens):
+            # A request's end is strictly before it, so the union of the spans holds nothing from after the window.
+            mark = np.zeros(len(tokens) + 1, np.int64)
+            np.add.at(mark, requests.start[:, action], 1)
+            np.add.at(mark, requests.end[:, action], -1)
+            seen.append(tokens[np.cumsum(mark[:-1]) > 0])
+        items = np.concatenate(seen)
+        tables = {}
+        for fields, columns in ((user_fields, requests.user), (item_fields, items), (context_fields, requests.context)):
+            for place, field in enumerate(fields):
+                keys = np.unique(columns[:, place])
+                tables[field] = keys[keys != NULL_KEY]
+        last = np.argsort(requests.time[requests.request], kind="stable")
+        return cls(
+            user_fields,
+            item_fields,
+            context_fields,
+            tables,
+            _last_features(tables["item"], np.concatenate([*seen[1:], requests.item[last]])),
+            _last_features(tables["user"], requests.user[np.argsort(requests.time, kind="stable")]),
+        )
+
+    def sizes(self, fields: tuple[str, ...]) -> list[int]:
+        """Embedding rows per field, 'unknown' included."""
+        return [len(self.tables[f]) + 1 for f in fields]
+
+    def rows(self, field: str, keys: Ints) -> Rows:
+        """Row of each key; 0 where the key is not in the table."""
+        table = self.tables[field]
+        if not len(table):
+            return np.zeros(keys.shape, np.int32)
+        place = np.minimum(np.searchsorted(table, keys), len(table) - 1)
+        return np.where(table[place] == keys, place + 1, 0).astype(np.int32)
+
+    def encode(self, requests: Requests) -> Requests:
+        """The same requests with rows (int32) for keys in user, item, context and tokens."""
+        sequences = requests.sequences
+        return replace(
+            requests,
+            user=self._columns(self.user_fields, requests.user),
+            item=self._columns(self.item_fields, requests.item),
+            context=self._columns(self.context_fields, requests.context),
+            sequences=Sequences(
+                sequences.users,
+                sequences.offsets,
+                [self._columns(self.item_fields, tokens) for tokens in sequences.tokens],
+                sequences.times,
+            ),
+        )
+
+    def item_features(self, items: Ints) -> Ints:
+        """(len, Fi - 1): the features last seen with these items, NULL_KEY where the item is unknown."""
+        return self._features("item", self.items, items)
+
+    def user_features(self, users: Ints) -> Ints:
+        """(len, Fu - 1): as `item_features`, for users."""
+        return self._features("user", self.users, users)
+
+    def _features(self, field: str, features: Ints, keys: Ints) -> Ints:
+        rows = self.rows(field, keys)
+        padded = np.concatenate([np.full((1, features.shape[1]), NULL_KEY, np.int64), features])
+        return padded[rows]
+
+    def _columns(self, fields: tuple[str, ...], keys: NDArray[Any]) -> Rows:
+        out = np.empty(keys.shape, np.int32)
+        for place, field in enumerate(fields):
+            out[:, place] = self.rows(field, keys[:, place])
+        return out
+
+
+def _last_features(table: Ints, rows: NDArray[Any]) -> Ints:
+    """For each key of `table`: the features of its last row in `rows` (key first, then features)."""
+    out = np.full((len(table), rows.shape[1] - 1), NULL_KEY, np.int64)
+    place = np.searchsorted(table, rows[:, 0])
+    known = rows[:, 0] != NULL_KEY
+    out[place[known]] = rows[known, 1:]  # numpy keeps the last of repeated places
+    return out
