@@ -44,12 +44,21 @@ class Sequences:
     def from_events(cls, users: list[Ints], tokens: list[NDArray[Any]], times: list[Ints]) -> Sequences:
         """Order events, given per action in any order, by (user, time, item, features).
 
-        Users (N,), tokens (N, Fi), times (N,). Runs that are already in order (day partitions) cost little more than a merge.
+        Users (N,), tokens (N, Fi), times (N,), each a list over actions.
+        """
+        orders = [np.lexsort((*k.T[::-1], t, u)) for u, k, t in zip(users, tokens, times, strict=True)]
+        return cls.from_runs(*([x[o] for x, o in zip(part, orders, strict=True)] for part in (users, tokens, times)))  # type: ignore[arg-type]
+
+    @classmethod
+    def from_runs(cls, users: list[Ints], tokens: list[NDArray[Any]], times: list[Ints]) -> Sequences:
+        """As `from_events`, for events whose every user's are in order already: day partitions one after the other.
+
+        A stable sort by user alone keeps that order, and on runs that are sorted it is a merge.
         """
         distinct = np.unique(np.concatenate([*users, np.empty(0, np.int64)]))
         offsets, ordered, when = [], [], []
         for user, token, time in zip(users, tokens, times, strict=True):
-            order = np.lexsort((*token.T[::-1], time, user))
+            order = np.argsort(user, kind="stable")
             offsets.append(np.searchsorted(user[order], np.append(distinct, np.iinfo(np.int64).max)).astype(np.int64))
             ordered.append(token[order])
             when.append(time[order])
