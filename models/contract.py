@@ -231,6 +231,11 @@ class Contract(Section):
                 raise ValueError(f"tasks.{name}.behaviours: {sorted(unknown)} not among behaviours {list(self.behaviours)}")
             if task.given is not None and (task.given not in self.tasks or task.given == name):
                 raise ValueError(f"tasks.{name}.given: '{task.given}' is not another task; tasks are {list(self.tasks)}")
+            chain = [name]
+            while (given := self.tasks[chain[-1]].given) is not None:
+                if given not in self.tasks or given in chain:
+                    raise ValueError(f"tasks.{name}.given: {' -> '.join([*chain, given])} does not end in a task of its own")
+                chain.append(given)
         if unknown := set(self.serving.weights) - set(self.tasks):
             raise ValueError(f"serving.weights: {sorted(unknown)} not among tasks {list(self.tasks)}")
         names = [*self.item_features, *self.user_features, *self.context_fields]

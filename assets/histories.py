@@ -1,0 +1,105 @@
+"""Events → histories: per day, what each user did, by action, in the order that a sequence model reads it.
+
+One small file a day, never rewritten when a window moves: `models.window` merges the days it needs. In an exposure log
+an action is known only once its horizon has passed, so it enters the history at that moment and not at the impression.
+"""
+
+from datetime import date, timedelta
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import ibis
+import pyarrow.parquet as pq
+
+from assets import lake
+from assets.project import Project, explained
+from models.contract import Contract, parse_condition
+from models.home import EARLIER_DAY, Home
+from models.requests import NULL_KEY
+
+CODE = ("assets/histories.py",)
+SECTIONS = ("shape", "time", "calendar", "item_features", "behaviours")
+
+
+def build(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool]:
+    """The histories partition of one day (or of `earlier`); (manifest, whether work was done).
+
+    Raises lake.Missing or lake.Blocked when the events it reads may not be read.
+    """
+    days = _source_days(home, contract, day)
+    inputs = {f"events/{d}": lake.require(home, "events", d).content for d in days}
+
+    def make(path: Path) -> dict[str, Any]:
+        backend = lake.engine()
+        events = reduce(ibis.union, [backend.read_parquet(home.events(d)) for d in days])
+        actions = _actions(contract, events)
+        if day != EARLIER_DAY:
+            actions = actions.filter(actions.time >= contract.day_start(day), actions.time < contract.day_end(day))
+        else:
+            actions = actions.filter(actions.time < contract.day_start(contract.calendar.first_day))
+        table = actions.order_by(["action", "user", "time", *contract.item_fields]).to_pyarrow()
+        write(table, path)
+        counts = table.column("action").value_counts().to_pylist()
+        return {"counts": {a: 0 for a in contract.actions} | {contract.actions[c["values"]]: c["counts"] for c in counts}}
+
+    return lake.build(
+        home, "histories", day, home.histories(day), make,
+        inputs=inputs, code=lake.code_hash(*CODE), contract=contract.digest(*SECTIONS),
+    )  # fmt: skip
+
+
+def write(table: Any, path: Path) -> None:
+    """Parquet whose bytes depend on the rows alone."""
+    pq.write_table(table.replace_schema_metadata(None), path, compression="zstd", row_group_size=1 << 20)
+
+
+def _source_days(home: Home, contract: Contract, day: str) -> list[str]:
+    """The event partitions whose actions become known within `day`."""
+    if day == EARLIER_DAY:
+        return [EARLIER_DAY]
+    delay = timedelta(hours=max(b.horizon_hours for b in contract.behaviours.values()))
+    first = contract.day_of(contract.day_start(day) - round(delay.total_seconds() * 1000))
+    days = contract.days(date.fromisoformat(day))
+    reached = [d for d in days if d >= str(first)]
+    before = [EARLIER_DAY] if first < contract.calendar.first_day and home.events(EARLIER_DAY).is_file() else []
+    return before + reached
+
+
+def _actions(contract: Contract, events: Any) -> Any:
+    """One row an action: action index, user, time at which it is known, item and item features (NULL_KEY for null)."""
+    kept = {n: events[n].fill_null(NULL_KEY) for n in contract.item_features}
+    parts = []
+    for index, (name, behaviour) in enumerate(contract.behaviours.items()):
+        happened = events.behaviour == name if behaviour.when is None else holds(events, behaviour.when)
+        delay = round(behaviour.horizon_hours * 3_600_000)
+        parts.append(
+            events.filter(happened).select(
+                action=ibis.literal(index, "int8"), user="user", time=events.time + delay, item="item", **kept
+            )
+        )
+    return ibis.union(*parts)
+
+
+def holds(events: Any, condition: str) -> Any:
+    """A contract's condition as a boolean column of `events`; false where the column is null."""
+    column, operator, number = parse_condition(condition)
+    value = events[column]
+    compare = {">=": value >= number, "<=": value <= number, "==": value == number, "!=": value != number,
+               ">": value > number, "<": value < number}  # fmt: skip
+    return compare[operator].fill_null(False)
+
+
+@dg.asset(deps=["events"], kinds={"duckdb", "parquet"}, description="Per action, what each user did, ordered by (user, time).")
+def histories(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    home, contract = project.home, project.terms
+    with explained():
+        days = [*([EARLIER_DAY] if home.events(EARLIER_DAY).is_file() else []), *context.partition_keys]
+        built = [build(home, contract, day) for day in days]
+    return dg.MaterializeResult(metadata={"recomputed": sum(done for _, done in built), **_totals(built)})
+
+
+def _totals(built: list[tuple[lake.Manifest, bool]]) -> dict[str, int]:
+    names = dict.fromkeys(n for manifest, _ in built for n in manifest.counts)
+    return {name: sum(manifest.counts.get(name, 0) for manifest, _ in built) for name in names}
