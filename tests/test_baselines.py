@@ -1,0 +1,112 @@
+"""Popularity and the counted features against their definitions, written out row by row."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.baselines import LightGBM, Popularity, count_features, feature_names, load
+from models.contract import Contract
+from models.requests import NULL_KEY, Requests, Sequences, group
+from tests import logs
+
+HOUR = 3_600_000
+
+
+def random_requests(terms: Contract, seed: int, samples: int = 300) -> Requests:
+    """Requests over two days of a small crowded world, with histories that reach both sides of every request."""
+    random = np.random.default_rng(seed)
+    start, end = terms.day_start("2026-03-30"), terms.day_end("2026-03-31")
+    users: list[Any] = [random.integers(0, 6, 200) for _ in terms.actions]
+    tokens: list[Any] = [np.stack([random.integers(0, 9, 200), random.choice([0, 1, NULL_KEY], 200)], axis=1) for _ in terms.actions]
+    times: list[Any] = [random.integers(start - 48 * HOUR, end, 200) for _ in terms.actions]
+    sequences = Sequences.from_events(users, tokens, times)
+    user, time = random.integers(0, 8, samples), start + random.integers(0, 40, samples) * HOUR
+    order = np.lexsort((time, user))
+    user, time = user[order], time[order]
+    offsets = group(user, time)
+    first = offsets[:-1]
+    since = np.array([terms.history_start(terms.day_of(int(t))) for t in time[first]])
+    begin, stop = sequences.span(user[first], time[first], since, terms.lengths)
+    return Requests(
+        user[first][:, None], time[first], offsets,
+        np.stack([random.integers(0, 10, samples), random.choice([0, 1, NULL_KEY], samples)], axis=1),
+        random.integers(0, 5, (samples, len(terms.context_fields))),
+        random.choice([-1, 0, 0, 1], (samples, len(terms.tasks))).astype(np.int8), begin, stop, sequences,
+    )  # fmt: skip
+
+
+def test_popularity_is_the_smoothed_rate_of_the_definition(tmp_path: Path) -> None:
+    terms = logs.contract(logs.EVENTS)
+    requests = random_requests(terms, 1)
+    Popularity.fit(terms, requests).save(tmp_path / "p")
+    model = load(tmp_path / "p")
+    asked = random_requests(terms, 2)
+    scores = model.score(asked)
+    for row in range(len(asked)):
+        for task in range(2):
+            known = requests.label[:, task] >= 0
+            base = (requests.label[known, task] == 1).mean()
+            mine = known & (requests.item[:, 0] == asked.item[row, 0])
+            expected = ((requests.label[mine, task] == 1).sum() + 20 * base) / (mine.sum() + 20)
+            assert scores[row, task] == pytest.approx(expected, abs=1e-12)
+
+
+def test_counted_features_are_those_of_a_loop_over_the_history() -> None:
+    terms = logs.contract(logs.EVENTS)
+    asked = random_requests(terms, 3, 120)
+    names = feature_names(terms)
+    x = count_features(terms, asked)
+    assert x.shape == (120, len(names))
+    sequences = asked.sequences
+    for row, request in enumerate(asked.request):
+        got = dict(zip(names, x[row], strict=True))
+        midnight = terms.day_start(terms.day_of(int(asked.time[request])))
+        for a, action in enumerate(terms.actions):
+            span = range(asked.start[request, a], asked.end[request, a])
+            past = [(*map(int, sequences.tokens[a][n]), int(sequences.times[a][n])) for n in span]
+            _agrees(got, f"{action}_count", f"{action}_recency", past, int(asked.time[request]))
+            for place, field in enumerate(("item", "category")):
+                same = [p for p in past if p[place] == asked.item[row, place]]
+                _agrees(got, f"{action}_same_{field}_count", f"{action}_same_{field}_recency", same, int(asked.time[request]))
+            everybody = ((sequences.tokens[a][:, 0] == asked.item[row, 0]) & (sequences.times[a] < midnight)).sum()
+            assert got[f"{action}_item_popularity"] == everybody
+        side = asked.item[row, 1]
+        assert math.isnan(got["category"]) if side == NULL_KEY else got["category"] == side
+
+
+def _agrees(got: dict[str, float], count: str, recency: str, past: list[tuple[int, ...]], now: int) -> None:
+    assert got[count] == len(past)
+    if past:
+        assert got[recency] == pytest.approx(math.log1p((now - max(p[2] for p in past)) / HOUR), abs=1e-12)
+    else:
+        assert math.isnan(got[recency])
+
+
+def test_lightgbm_learns_a_counted_signal_and_comes_back_the_same(tmp_path: Path) -> None:
+    terms = logs.contract(logs.EVENTS)
+    training, validation, asked = (random_requests(terms, seed, 3000) for seed in (4, 5, 6))
+    for requests in (training, validation, asked):
+        # The first task asks whether the user viewed the candidate's item; the second never happens.
+        viewed = count_features(terms, requests)[:, feature_names(terms).index("view_same_item_count")] > 0
+        requests.label[:, 0], requests.label[:, 1] = viewed, 0
+    model = LightGBM.fit(terms, training, validation)
+    model.save(tmp_path / "l")
+    scores = model.score(asked)
+    assert scores[asked.label[:, 0] == 1, 0].min() > scores[asked.label[:, 0] == 0, 0].max()
+    assert (scores[:, 1] == 0).all(), "a task with one class keeps its base rate"
+    assert np.array_equal(load(tmp_path / "l").score(asked), scores)
+    assert np.array_equal(LightGBM.fit(terms, training, validation).score(asked), scores)
+
+
+def test_nothing_to_train_on_is_said() -> None:
+    terms = logs.contract(logs.EVENTS)
+    empty = random_requests(terms, 1).take(np.empty(0, np.int64))
+    with pytest.raises(ValueError, match="no training samples"):
+        Popularity.fit(terms, empty)
+    with pytest.raises(ValueError, match="no training samples"):
+        LightGBM.fit(terms, empty, empty)
