@@ -42,7 +42,7 @@ def build(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool
         table = actions.order_by(["action", "user", "time", *contract.item_fields]).to_pyarrow()
         write(table, path)
         counts = table.column("action").value_counts().to_pylist()
-        return {"counts": {a: 0 for a in contract.actions} | {contract.actions[c["values"]]: c["counts"] for c in counts}}
+        return {"counts": dict.fromkeys(contract.actions, 0) | {contract.actions[c["values"]]: c["counts"] for c in counts}}
 
     return lake.build(
         home, "histories", day, home.histories(day), make,

@@ -91,7 +91,11 @@ def build(
     each optional. Nothing is made when inputs, code, contract and the bytes on disk are what the manifest says.
     """
     before = read(home, stage, partition)
-    if before and (before.inputs, before.code, before.contract) == (inputs, code, contract) and content_hash(target) == before.content:
+    if (
+        before
+        and (before.inputs, before.code, before.contract) == (inputs, code, contract)
+        and content_hash(target) == before.content
+    ):
         return before, False
     with replacing(target) as path:
         made = make(path)
@@ -113,7 +117,7 @@ def replacing(target: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
         if target.is_dir():  # a folder cannot be renamed over another; its manifest no longer matches in between
             shutil.rmtree(target)
-        os.replace(path, target)
+        path.replace(target)
     finally:
         _remove(path)
 

@@ -49,7 +49,9 @@ class Popularity:
     def fit(cls, contract: Contract, training: Requests) -> Self:
         """Raises ValueError when there is nothing to count."""
         if not len(training):
-            raise ValueError("no training samples: popularity needs at least one; widen training.window_days or ingest more days")
+            raise ValueError(
+                "no training samples: popularity needs at least one; widen training.window_days or ingest more days"
+            )
         items, item = np.unique(training.item[:, 0], return_inverse=True)
         known = training.label >= 0
         base = (training.label == 1).sum(0) / np.maximum(known.sum(0), 1)
@@ -222,7 +224,9 @@ def _popularity_before(requests: Requests, action: int, before: Ints) -> Floats:
     return np.where(distinct[place] == requests.item[:, 0], count, 0).astype(np.float64)
 
 
-def _boost(contract: Contract, x: Floats, y: NDArray[Any], x_validation: Floats, y_validation: NDArray[Any]) -> lightgbm.Booster:
+def _boost(
+    contract: Contract, x: Floats, y: NDArray[Any], x_validation: Floats, y_validation: NDArray[Any]
+) -> lightgbm.Booster:
     names = feature_names(contract)
     parameters = {
         "objective": "binary", "learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 50, "lambda_l2": 1.0,

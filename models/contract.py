@@ -215,18 +215,26 @@ class Contract(Section):
         raw: dict[str, str] = {}
         for name, behaviour in self.behaviours.items():
             if events and (not behaviour.values or behaviour.when or behaviour.horizon_hours):
-                raise ValueError(f"behaviours.{name}: an event log needs 'values' (raw values that mean it) and no other source")
+                raise ValueError(
+                    f"behaviours.{name}: an event log needs 'values' (raw values that mean it) and no other source"
+                )
             if not events and (behaviour.values or not behaviour.when):
-                raise ValueError(f"behaviours.{name}: an exposure log needs 'when' (a label column or comparison), not 'values'")
+                raise ValueError(
+                    f"behaviours.{name}: an exposure log needs 'when' (a label column or comparison), not 'values'"
+                )
             for value in map(str, behaviour.values):
                 if value in raw:
-                    raise ValueError(f"behaviours.{name}.values: '{value}' already means '{raw[value]}'; a raw value has one meaning")
+                    raise ValueError(
+                        f"behaviours.{name}.values: '{value}' already means '{raw[value]}'; a raw value has one meaning"
+                    )
                 raw[value] = name
         for name, task in self.tasks.items():
             if events and (task.label or not task.behaviours or task.horizon_hours <= 0):
                 raise ValueError(f"tasks.{name}: an event log needs 'behaviours' and 'horizon_hours' > 0, and no 'label'")
             if not events and (task.behaviours or not task.label):
-                raise ValueError(f"tasks.{name}: an exposure log needs 'label' (a label column or comparison), not 'behaviours'")
+                raise ValueError(
+                    f"tasks.{name}: an exposure log needs 'label' (a label column or comparison), not 'behaviours'"
+                )
             if unknown := set(task.behaviours) - set(self.behaviours):
                 raise ValueError(f"tasks.{name}.behaviours: {sorted(unknown)} not among behaviours {list(self.behaviours)}")
             if task.given is not None and (task.given not in self.tasks or task.given == name):

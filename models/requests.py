@@ -70,7 +70,11 @@ class Sequences:
         `user`, `before`, `since`: (U,). An unknown user has empty spans.
         """
         place = np.searchsorted(self.users, user)
-        known = (place < len(self.users)) & (self.users[np.minimum(place, max(len(self.users) - 1, 0))] == user) if len(self.users) else np.zeros(len(user), bool)
+        known = (
+            (place < len(self.users)) & (self.users[np.minimum(place, max(len(self.users) - 1, 0))] == user)
+            if len(self.users)
+            else np.zeros(len(user), bool)
+        )
         start = np.zeros((len(user), len(self.offsets)), np.int64)
         end = np.zeros_like(start)
         for action, (offsets, times) in enumerate(zip(self.offsets, self.times, strict=True)):

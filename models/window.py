@@ -7,6 +7,7 @@ histories is found when the window is read. Whether a day may be read at all is 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def read_requests(home: Home, contract: Contract, days: Sequence[str]) -> Reques
     user, time = _column(table, "user"), _column(table, "time")
     bounds = np.cumsum([0, *(len(t) for t in tables)])
     # Two days never share a request: a day boundary is a change of time.
-    offsets = np.unique(np.concatenate([b + group(user[b:e], time[b:e]) for b, e in zip(bounds[:-1], bounds[1:], strict=True)]))
+    offsets = np.unique(np.concatenate([b + group(user[b:e], time[b:e]) for b, e in itertools.pairwise(bounds)]))
     first = offsets[:-1]
     since = np.empty(len(first), np.int64)
     for day, begin, end in zip(days, bounds[:-1], bounds[1:], strict=True):
@@ -60,7 +61,11 @@ def read_sequences(home: Home, contract: Contract, days: Sequence[str]) -> Seque
         parts = [_action(table, action) for table in tables]
         users.append(np.concatenate([_column(p, "user") for p in parts] or [np.empty(0, np.int64)]))
         times.append(np.concatenate([_column(p, "time") for p in parts] or [np.empty(0, np.int64)]))
-        tokens.append(np.concatenate([_stack(p, contract.item_fields) for p in parts] or [np.empty((0, len(contract.item_fields)), np.int64)]))
+        tokens.append(
+            np.concatenate(
+                [_stack(p, contract.item_fields) for p in parts] or [np.empty((0, len(contract.item_fields)), np.int64)]
+            )
+        )
     return Sequences.from_runs(users, tokens, times)
 
 

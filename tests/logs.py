@@ -58,7 +58,9 @@ def contract(base: dict[str, Any], **changes: Any) -> Contract:
 
 def write_events(home: Home, terms: Contract, day: str, rows: list[dict[str, Any]], blocked: str | None = None) -> None:
     """One events partition with its manifest, as ingest would leave them."""
-    names = ["user", "time", "item"] + (["behaviour"] if terms.shape == "events" else []) + [*terms.features, *terms.label_columns]
+    names = (
+        ["user", "time", "item"] + (["behaviour"] if terms.shape == "events" else []) + [*terms.features, *terms.label_columns]
+    )
     kinds = {n: pa.string() if n == "behaviour" else pa.float64() if n in terms.label_columns else pa.int64() for n in names}
     ordered = sorted(rows, key=lambda r: [(r[n] is not None, r[n]) for n in names])
     table = pa.table({n: pa.array([r[n] for r in ordered], kinds[n]) for n in names})
@@ -67,4 +69,6 @@ def write_events(home: Home, terms: Contract, day: str, rows: list[dict[str, Any
         pq.write_table(table, path)
         return {"counts": {"events": len(rows)}, "blocked": blocked}
 
-    lake.build(home, "events", day, home.events(day), make, inputs={"rows": repr(rows), "blocked": str(blocked)}, code="", contract="")
+    lake.build(
+        home, "events", day, home.events(day), make, inputs={"rows": repr(rows), "blocked": str(blocked)}, code="", contract=""
+    )

@@ -39,7 +39,11 @@ def random_log(draw: Any, base: dict[str, Any]) -> tuple[Contract, list[Row]]:
         if terms.shape == "events":
             row["behaviour"] = draw(st.sampled_from(["view", "view", "buy"]))
         else:
-            row |= {"position": draw(st.integers(0, 3)), "clicked": draw(st.sampled_from([0.0, 1.0, None])), "stars": draw(st.sampled_from([1.0, 4.0, 5.0]))}
+            row |= {
+                "position": draw(st.integers(0, 3)),
+                "clicked": draw(st.sampled_from([0.0, 1.0, None])),
+                "stars": draw(st.sampled_from([1.0, 4.0, 5.0])),
+            }
         rows.append(row)
     return terms, rows
 
@@ -70,7 +74,11 @@ def history(terms: Contract, rows: list[Row], user: int, time: int, action: str)
     """(time, item, category) of the user's last actions strictly before `time`, from the definition."""
     since = terms.history_start(terms.day_of(time))
     known = [(happened(terms, r, action), r) for r in rows if r["user"] == user]
-    found = sorted((t, r["item"], NULL_KEY if r["category"] is None else r["category"]) for t, r in known if t is not None and since <= t < time)
+    found = sorted(
+        (t, r["item"], NULL_KEY if r["category"] is None else r["category"])
+        for t, r in known
+        if t is not None and since <= t < time
+    )
     return found[-terms.behaviours[action].length :]
 
 
@@ -97,13 +105,17 @@ def read_back(terms: Contract, home: Home, days: list[str]) -> list[dict[str, An
     return out
 
 
-SLOW = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large])
+SLOW = settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+)
 
 
 @pytest.mark.parametrize("base", [logs.EVENTS, logs.DATES, logs.EXPOSURES], ids=["events", "dates", "exposures"])
 @SLOW
 @given(data=st.data())
-def test_every_sample_has_the_history_and_labels_of_the_definition(base: dict[str, Any], data: Any, tmp_path_factory: Any) -> None:
+def test_every_sample_has_the_history_and_labels_of_the_definition(
+    base: dict[str, Any], data: Any, tmp_path_factory: Any
+) -> None:
     terms, rows = data.draw(random_log(base))
     home = Home(tmp_path_factory.mktemp("home"), terms.name)
     days = ingest(home, terms, rows)
@@ -142,8 +154,14 @@ def _check_event_samples(terms: Contract, rows: list[Row], got: list[dict[str, A
         first[key] = min(first.get(key, row["time"]), row["time"])
     base = {}
     for (user, item, _), time in first.items():
-        clicked = any(r["user"] == user and r["item"] == item and r["behaviour"] == "view" and time <= r["time"] <= time + 24 * HOUR for r in rows)
-        bought = any(r["user"] == user and r["item"] == item and r["behaviour"] == "buy" and time <= r["time"] <= time + 6 * HOUR for r in rows)
+        clicked = any(
+            r["user"] == user and r["item"] == item and r["behaviour"] == "view" and time <= r["time"] <= time + 24 * HOUR
+            for r in rows
+        )
+        bought = any(
+            r["user"] == user and r["item"] == item and r["behaviour"] == "buy" and time <= r["time"] <= time + 6 * HOUR
+            for r in rows
+        )
         base[user, time, item] = (int(clicked), int(bought) if clicked else -1)
     positives = [s for s in got if (s["user"], s["time"], s["item"]) in base]
     negatives = [s for s in got if (s["user"], s["time"], s["item"]) not in base]
@@ -175,7 +193,9 @@ def test_immature_samples_wait_and_say_until_when(tmp_path: Path) -> None:
     histories.build(home, terms, "2026-03-27")
     manifest, _ = samples.build(home, terms, "2026-03-27")
     assert manifest.detail["mature"] is False
-    with pytest.raises(lake.Missing, match=r"2026-03-27 are not mature: labels are known until 2026-03-27, and needed until 2026-03-28"):
+    with pytest.raises(
+        lake.Missing, match=r"2026-03-27 are not mature: labels are known until 2026-03-27, and needed until 2026-03-28"
+    ):
         samples.window_inputs(home, terms, ["2026-03-27"])
     later = row | {"time": noon + 5 * HOUR + 20 * HOUR, "behaviour": "buy"}
     logs.write_events(home, terms, "2026-03-28", [later])
@@ -205,7 +225,9 @@ def test_a_rerun_does_nothing_and_a_changed_value_with_equal_counts_rebuilds(tmp
 
 
 def test_a_blocked_day_is_refused_by_its_readers_also_in_a_later_run(tmp_path: Path) -> None:
-    terms = logs.contract(logs.EXPOSURES, tasks={"click": {"label": "clicked"}}, behaviours={"view": {"when": "clicked", "length": 4}})
+    terms = logs.contract(
+        logs.EXPOSURES, tasks={"click": {"label": "clicked"}}, behaviours={"view": {"when": "clicked", "length": 4}}
+    )
     home = Home(tmp_path, terms.name)
     ingest(home, terms, [])
     days = terms.days()
