@@ -1,0 +1,89 @@
+"""A contract with a mistake is refused with the file, the key, what is wrong and what would be right."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.contract import DATASETS, ContractError, load
+from tests import logs
+
+TAOBAO = (DATASETS / "taobao.toml").read_text()
+SIMULATED = (DATASETS / "simulated.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "message"),
+    [
+        (TAOBAO, 'zone = "Asia/Shanghai"', 'zone = "Asia/Shanghi"', r"time\.zone: 'Asia/Shanghi' is not a time zone; an IANA name such as"),
+        (TAOBAO, 'values = ["fav"]', 'value = ["fav"]', r"behaviours\.favourite\.value: no such key"),
+        (TAOBAO, 'values = ["fav"]', 'values = ["cart"]', r"behaviours\.favourite\.values: 'cart' already means 'cart'"),
+        (TAOBAO, 'behaviours = ["buy"]', 'behaviours = ["bought"]', r"tasks\.buy\.behaviours: \['bought'\] not among behaviours \['view'"),
+        (TAOBAO, "window_days = 7", 'window_days = "week"', r"training\.window_days: .*integer.*'week'"),
+        (TAOBAO, 'kind = "epoch_s"', 'kind = "epoch"', r"time\.kind: .*'epoch_s', 'epoch_ms', 'timestamp' or 'date'.*'epoch'"),
+        (TAOBAO, 'kind = "epoch_s"', 'kind = "date"', r"context\.derived: 'hour' needs a time within the day"),
+        (TAOBAO, "header = false", "header = flase", r"not valid TOML: .*line 8"),
+        (TAOBAO, 'item = "item_id"', "", r"columns\.item: is missing"),
+        (TAOBAO, 'item = "item_id"', 'item = "item"', r"source\.columns: \['item'\] are used but not among"),
+        (TAOBAO, 'behaviour = "behavior_type"', "", r"columns\.behaviour: shape 'events' needs the column"),
+        (TAOBAO, 'shape = "events"', 'shape = "exposures"', r"columns\.behaviour: shape 'exposures' has no behaviour column"),
+        (TAOBAO, "last_day = 2017-12-03", "last_day = 2017-11-03", r"calendar\.last_day: 2017-11-03 is before first_day 2017-11-25"),
+        (TAOBAO, "click = 0.2", "clicks = 0.2", r"serving\.weights: \['clicks'\] not among tasks \['click', 'cart', 'buy'\]"),
+        (TAOBAO, "[tasks.cart]", '[tasks.cart]\ngiven = "cart"', r"tasks\.cart\.given: 'cart' is not another task"),
+        (TAOBAO, "[tasks.cart]", '[tasks.cart]\nlabel = "cart"', r"tasks\.cart: an event log needs 'behaviours'"),
+        (TAOBAO, "[context]", "[kontext]", r"kontext: no such key; known here: name, description, shape"),
+        (TAOBAO, "window_days", "windows_days", r"training\.windows_days: no such key; known here: window_days"),
+        (SIMULATED, 'label = "is_cart"', 'label = "is cart?"', r"tasks\.cart\.label: 'is cart\?' is not a condition"),
+        (SIMULATED, 'when = "is_buy"', 'values = ["buy"]', r"behaviours\.buy: an exposure log needs 'when'"),
+        (SIMULATED, 'segment = "segment"', 'category = "segment"', r"\['category'\] used twice or reserved"),
+    ],
+)
+def test_a_mistake_names_file_key_and_remedy(text: str, old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in text
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ContractError, match=message) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_conditions_that_go_round_in_a_circle_are_refused() -> None:
+    tasks: dict[str, Any] = {n: {"label": "x", "given": g} for n, g in (("a", "b"), ("b", "a"))}
+    with pytest.raises(ValueError, match=r"tasks\.a\.given: a -> b -> a does not end in a task of its own"):
+        logs.contract(logs.EXPOSURES, tasks=tasks)
+
+
+def test_an_unknown_data_set_names_those_that_there_are() -> None:
+    with pytest.raises(ContractError, match=r"nowhere\.toml: no such contract.*simulated.*taobao"):
+        load("nowhere")
+
+
+def test_days_are_local_and_as_long_as_the_clock_makes_them() -> None:
+    terms = logs.contract(logs.EVENTS)  # Europe/Paris; clocks go forward on 2026-03-29
+    assert terms.day_end("2026-03-29") - terms.day_start("2026-03-29") == 23 * 3_600_000
+    assert terms.day_end("2026-03-28") - terms.day_start("2026-03-28") == 24 * 3_600_000
+    noon = datetime(2026, 3, 29, 12, tzinfo=terms.zone).timestamp() * 1000
+    assert terms.day_of(round(noon)) == date(2026, 3, 29)
+
+
+def test_no_training_label_looks_into_the_judged_day() -> None:
+    taobao = load("taobao")
+    assert taobao.training_days("2017-12-02") == [f"2017-11-{d}" for d in range(25, 31)]
+    for day in taobao.training_days("2017-12-02"):
+        assert taobao.day_end(day) + taobao.horizon_ms <= taobao.day_start("2017-12-02")
+    assert taobao.mature("2017-12-02", "2017-12-03")
+    assert not taobao.mature("2017-12-03", "2017-12-03")
+    assert taobao.training_days("2017-11-25") == []
+    at_once = load("simulated")
+    assert at_once.training_days("2026-03-12")[-1] == "2026-03-11"
+    assert at_once.mature("2026-03-13", "2026-03-13")
+
+
+def test_a_digest_follows_the_named_sections_only() -> None:
+    one, two = logs.contract(logs.EVENTS), logs.contract(logs.EVENTS, training={"epochs": 3})
+    assert one.digest("time", "tasks") == two.digest("time", "tasks")
+    assert one.digest("training") != two.digest("training")
+    assert one.digest() != two.digest()
