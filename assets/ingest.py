@@ -1,0 +1,213 @@
+"""Log files become one sorted partition of events a local day, and what is wrong with them a quarantine beside it.
+
+A file is accepted once, by its content, and split by day once. A day is the merge of what all accepted files hold of it:
+identical rows of different files are told twice (the largest number of them within one file counts), so a redelivery is
+harmless and a late file merges into its old day. Too many bad rows block the day, in its manifest, for every reader.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import ibis
+import ibis.expr.types as ir
+
+from assets import lake, ledger, limits, parsing, reading, splitting, validation
+from assets.lake import Manifest
+from assets.project import Project, explained
+from assets.splitting import Split
+from models.contract import Contract
+from models.home import EARLIER_DAY, UNKNOWN_DAY, Home
+
+QUARANTINE = {
+    "file": "string",
+    "file_hash": "string",
+    "line": "int64",
+    "row": "int64",
+    "rule": "string",
+    "detail": "string",
+    "raw": "string",
+}
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A source file whose content is in the ledger: SHA-256, path when first seen, counts, and whether it was split now."""
+
+    file: str
+    name: str
+    split: Split
+    fresh: bool
+
+
+def accept(home: Home, contract: Contract, source: str, seen: datetime) -> list[Accepted]:
+    """Take in what `source` names (file, folder, glob), split new files by day; one entry per distinct content.
+
+    `seen` is now (aware). Files that cannot be read are accepted too, as one quarantined row each. A file over the limit
+    of bad rows is withdrawn when its path holds other content now, or when it had no good row and is no longer named.
+    Raises ValueError when `source` names no file, ContractError when the time's format cannot be used.
+    """
+    reading.check_format(contract)
+    paths, _ = parsing.named(source, contract)
+    found: dict[str, Accepted] = {}
+    for path in paths:
+        file = lake.content_hash(path)
+        if file not in found:
+            entry = ledger.accept(home, file, str(path), seen)
+            split, fresh = splitting.split(home, contract, path, file, entry.first_seen)
+            found[file] = Accepted(file, entry.name, split, fresh)
+    _withdraw_replaced(home, contract, {str(p) for p in paths}, set(found), seen)
+    if any(a.fresh for a in found.values()) or not home.quarantine(UNKNOWN_DAY).is_file():
+        with lake.replacing(home.quarantine(UNKNOWN_DAY)) as target:
+            _write_quarantine(home, contract, UNKNOWN_DAY, target)
+    return list(found.values())
+
+
+def _withdraw_replaced(home: Home, contract: Contract, names: set[str], files: set[str], seen: datetime) -> None:
+    for entry in ledger.active(home):
+        split = splitting.read(home, entry.file)
+        if entry.file in files or split is None or not limits.over_limit(split, contract):
+            continue
+        if entry.name in names:
+            ledger.withdraw(home, entry.file, "over the limit of bad rows, and delivered anew under the same name", seen)
+        elif not split.rows_valid:
+            ledger.withdraw(home, entry.file, "without a good row, and no longer among the source files", seen)
+
+
+def totals(home: Home, contract: Contract, source: str) -> dict[str, int]:
+    """rows_in, rows_valid, rows_quarantined over the distinct files that `source` names now; all accepted before."""
+    splits = []
+    for file in {lake.content_hash(path): path for path in parsing.named(source, contract)[0]}:
+        split = splitting.read(home, file)
+        if split is None:
+            raise ValueError(f"{source}: a file there was not ingested yet; materialise log_files first")
+        splits.append(split)
+    return {name: sum(getattr(split, name) for split in splits) for name in ("rows_in", "rows_valid", "rows_quarantined")}
+
+
+def last_day(home: Home, contract: Contract) -> date | None:
+    """The newest day of the calendar that an accepted file has a good row of; None when there is none."""
+    days = [day for _, split in _splits(home, contract) for day in split.valid if day != EARLIER_DAY]
+    return min(filter(None, (date.fromisoformat(max(days)), contract.calendar.last_day))) if days else None
+
+
+def _splits(home: Home, contract: Contract) -> list[tuple[ledger.Entry, Split]]:
+    """Every file that counts with its split. Raises ValueError when one was split under other terms than the contract's."""
+    found = []
+    for entry in ledger.active(home):
+        split = splitting.read(home, entry.file)
+        if split is None or split.contract != splitting.terms(contract, entry.first_seen):
+            stale = "not split by day yet" if split is None else "split under another contract"
+            raise ValueError(
+                f"{entry.name}: {stale}; materialise log_files with this file (sha256 {entry.file[:10]}…) "
+                f"among its source, so that it is read again"
+            )
+        found.append((entry, split))
+    return found
+
+
+# one day
+
+
+def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
+    """Bring the partition of one day (or `earlier`) and its quarantine up to date; (its manifest, whether work was done).
+
+    Raises ValueError when an accepted file was split under another contract.
+    """
+    files = [(entry, split) for entry, split in _splits(home, contract) if limits.concerns(split, day)]
+    inputs = {
+        e.file: f"{s.pieces.get(day, 'no rows')} {s.bad_rows(day)} {s.bad_rows(UNKNOWN_DAY)}/{s.rows_in}" for e, s in files
+    }
+
+    def make(target: Path) -> dict[str, Any]:
+        with lake.replacing(home.quarantine(day)) as quarantine:
+            bad = _write_quarantine(home, contract, day, quarantine)
+        valid = sum(split.valid.get(day, 0) for _, split in files)
+        rows = _merge(home, contract, day, [entry.file for entry, split in files if day in split.valid], target)
+        counts = {"rows_in": valid + bad, "rows_valid": valid, "rows_quarantined": bad, "merged": valid - rows, "events": rows}
+        by_rule = Counter[str]()
+        for _, split in files:
+            by_rule.update(split.bad.get(day, {}))
+        return {
+            "counts": counts,
+            "detail": {"by_rule": dict(sorted(by_rule.items()))},
+            "blocked": limits.blocked(files, day, contract),
+        }
+
+    code = lake.code_hash("assets/ingest.py", "assets/ledger.py", "assets/lake.py") + splitting.code()
+    terms = contract.digest("source", "columns", "time", "calendar", "behaviours", "tasks", "validation") + "".join(
+        contract.features
+    )
+    return lake.build(home, "events", day, home.events(day), make, inputs=inputs, code=code, contract=terms)
+
+
+def _merge(home: Home, contract: Contract, day: str, files: list[str], target: Path) -> int:
+    """Write the day's events, sorted by all their columns; the number of rows."""
+    kept = validation.kept(contract)
+    with splitting.spilling(home) as (con, _):
+        if files:
+            pieces = [home.split(file) / f"day={day}.parquet" for file in files]
+            told = ibis.union(*(con.read_parquet(p).mutate(file=ibis.literal(n)) for n, p in enumerate(pieces)))
+            rows = told.group_by([*kept, "file"]).agg(times=told.count()).group_by(list(kept)).agg(times=ibis._.times.max())
+            rows = rows.mutate(copy=ibis.range(0, rows.times).unnest()).select(*kept)
+        else:
+            rows = ibis.memtable([], schema=ibis.schema({name: kind(nullable=True) for name, kind in kept.items()}))
+        con.to_parquet(rows.order_by(*kept), target, **splitting.PARQUET)
+        return int(con.read_parquet(target).count().execute())
+
+
+def _write_quarantine(home: Home, contract: Contract, day: str, target: Path) -> int:
+    """Write a day's bad rows of all files that count, ordered by file and place in it; the number of rows."""
+    where = {"line": "number", "row": None} if contract.source.format == "csv" else {"line": None, "row": "number"}
+    with splitting.spilling(home) as (con, _):
+        tables: list[ir.Table] = [ibis.memtable([], schema=ibis.schema(QUARANTINE))]
+        for entry in ledger.active(home):
+            split = splitting.read(home, entry.file)
+            if split is None or not split.bad_rows(day):
+                continue
+            bad = con.read_parquet(home.split(entry.file) / "bad.parquet")
+            bad = bad.filter(bad.day.isnull() if day == UNKNOWN_DAY else bad.day == day)
+            places = {name: bad[column] if column else ibis.null("int64") for name, column in where.items()}
+            tables.append(
+                bad.mutate(file=ibis.literal(entry.name), file_hash=ibis.literal(entry.file), **places).select(*QUARANTINE)
+            )
+        rows = ibis.union(*tables) if len(tables) > 1 else tables[0]
+        con.to_parquet(rows.order_by("file", "file_hash", "line", "row"), target, **splitting.PARQUET)
+        return int(con.read_parquet(target).count().execute())
+
+
+@dg.asset(description="Source files, taken in once by content and split by local day")
+def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    with explained():
+        accepted = accept(project.home, project.terms, project.source, datetime.now(UTC))
+        _, aside = parsing.named(project.source, project.terms)
+    by_rule = Counter[str]()
+    for one in accepted:
+        for rules in one.split.bad.values():
+            by_rule.update(rules)
+        context.log.info(
+            f"{one.name}: {one.split.rows_in} rows, {one.split.rows_quarantined} bad" + ("" if one.fresh else ", known already")
+        )
+    counts = {name: sum(getattr(a.split, name) for a in accepted) for name in ("rows_in", "rows_valid", "rows_quarantined")}
+    told = {"files": [a.name for a in accepted], "left_aside": [str(p) for p in aside], "by_rule": dict(by_rule)}
+    blank = sum(a.split.blank for a in accepted)
+    return dg.MaterializeResult(metadata={**told, **counts, "blank_lines": blank, "recomputed": sum(a.fresh for a in accepted)})
+
+
+@dg.asset(
+    name="events", deps=[log_files], description="The good rows of a local day, sorted; the bad ones are in its quarantine"
+)
+def events_asset(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    counts, blocks, done = Counter[str](), {}, 0
+    for day in [EARLIER_DAY, *context.partition_keys]:
+        with explained():
+            manifest, worked = events(project.home, project.terms, day)
+        counts.update(manifest.counts)
+        done += worked
+        if manifest.blocked:
+            blocks[day] = manifest.blocked
+            context.log.warning(f"{day} is blocked: {manifest.blocked}")
+    return dg.MaterializeResult(metadata={**counts, "blocked": blocks, "recomputed": done})

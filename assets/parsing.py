@@ -1,0 +1,247 @@
+"""A source file as numbered rows, block by block: bytes in, Arrow tables out, no opinion yet on what a row is worth.
+
+A CSV is cut at its physical line ends here and into fields in the engine (`assets.validation`). The one odd choice is
+that no CSV reader is used: each of them loses the line number, or the raw text, of just those rows that are broken. A
+block is about 16 MB whatever the file's size, and nothing loops over rows unless a block holds a bad byte.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from models.contract import Contract
+
+BLOCK_BYTES = 16 << 20
+BLOCK_ROWS = 1 << 18
+LONGEST_LINE = 64 << 20
+CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".log")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+
+
+class Refused(Exception):
+    """A file none of whose rows can be used: the rule that it breaks, and what was found."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"{rule}: {detail}")
+        self.rule = rule
+        self.detail = detail
+
+
+@dataclass
+class Rows:
+    """An open source file.
+
+    columns: the names of its columns, in order · blocks: its rows, once.
+    A CSV block has `number` (1-based physical line), `text` (the line), `damaged` (it had bytes that are not UTF-8, shown
+    escaped in `text`) and `open` (the file ends within it, no newline). A Parquet block has `number` (0-based row) and the
+    columns that the contract reads. blank: empty lines passed over so far; they hold no row.
+    """
+
+    columns: tuple[str, ...] = ()
+    blocks: Iterator[pa.Table] = field(default_factory=lambda: iter(()))
+    blank: int = 0
+
+
+def named(source: str, contract: Contract) -> tuple[list[Path], list[Path]]:
+    """The files that `source` names (a file, a folder with all below it, or a glob), and those of a folder left aside.
+
+    A folder yields the files with a suffix of the contract's format, plain or `.gz`; a glob or a path what it names.
+    Raises ValueError when there is none, saying what was looked for.
+    """
+    suffixes = CSV_SUFFIXES if contract.source.format == "csv" else PARQUET_SUFFIXES
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path.absolute()], []
+    if path.is_dir():
+        found = sorted(p.absolute() for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
+        files = [p for p in found if p.name.lower().removesuffix(".gz").endswith(suffixes)]
+        looked = f"a folder without any file that ends in {', '.join(suffixes)} (or the same with .gz)"
+        aside = [p for p in found if p not in set(files)]
+    else:
+        files = sorted(Path(p).absolute() for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207 Path.glob takes no absolute pattern
+        looked, aside = "no such file, and no file that it matches as a glob", []
+    if not files:
+        raise ValueError(
+            f"no log to read at {source!r}: {looked}. Give a {contract.source.format} file, a folder of them or a glob "
+            f"(LOG=…); the simulated log is written by `./dtrn simulate`"
+        )
+    return files, aside
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def rows(path: Path, contract: Contract, scratch: Path) -> Rows:
+    """Open a file; `scratch` is a folder for the unpacked copy of a gzipped Parquet.
+
+    Raises Refused, here or while the blocks are read: empty_file, unreadable_file, missing_columns.
+    """
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if not magic:
+        raise Refused("empty_file", "the file has no bytes")
+    packed = magic[:2] == b"\x1f\x8b"
+    if contract.source.format == "parquet":
+        return _parquet_rows(_unpacked(path, scratch) if packed else path, contract)
+    if magic == b"PAR1":
+        raise Refused("unreadable_file", "this is Parquet, and the contract's source.format is 'csv'")
+    return _csv_rows(path, packed, contract)
+
+
+# CSV
+
+
+def _csv_rows(path: Path, packed: bool, contract: Contract) -> Rows:
+    opened = Rows(contract.source.columns)
+    lines = _line_blocks(path, packed)
+    blocks = (_filled(block, opened) for block in lines)
+    first = next((block for block in blocks if block.num_rows), None)
+    if first is None:
+        raise Refused("empty_file", "the file holds no line with anything in it")
+    if contract.source.header:
+        opened.columns = _header(first["text"][0].as_py(), contract)
+        first = first.slice(1)
+    opened.blocks = chain([first], blocks)
+    return opened
+
+
+def _filled(block: pa.Table, opened: Rows) -> pa.Table:
+    """The block without its empty lines, which are counted."""
+    filled = block.filter(pc.not_equal(block["text"], ""))
+    opened.blank += block.num_rows - filled.num_rows
+    return filled
+
+
+def _header(line: str, contract: Contract) -> tuple[str, ...]:
+    found = tuple(name.strip() for name in next(csv.reader([line], delimiter=contract.source.delimiter)))
+    _complete(found, contract)
+    return found
+
+
+def _complete(found: Sequence[str], contract: Contract) -> None:
+    """Refuse a file that lacks a column that the contract reads, or has it twice."""
+    missing = [name for name in contract.source_columns if name not in found]
+    twice = [name for name in contract.source_columns if list(found).count(name) > 1]
+    if missing or twice:
+        wrong = ", ".join([f"no column '{name}'" for name in missing] + [f"column '{name}' more than once" for name in twice])
+        raise Refused("missing_columns", f"{wrong}; the file's columns are {', '.join(found)[:1000]}")
+
+
+def _line_blocks(path: Path, packed: bool) -> Iterator[pa.Table]:
+    """Tables of (number, text, damaged, open), a line a row, its end (LF or CRLF) and a leading byte-order mark taken off."""
+    number, carry = 1, b""
+    with gzip.open(path, "rb") if packed else path.open("rb") as file:
+        for chunk in _chunks(file):
+            data = carry + chunk
+            cut = data.rfind(b"\n") + 1
+            carry = data[cut:]
+            if len(carry) > LONGEST_LINE:
+                where = number + data.count(b"\n")
+                raise Refused("unreadable_file", f"line {where} is longer than {LONGEST_LINE >> 20} MB: this is no log of rows")
+            if cut:
+                yield (table := _lines(data[:cut], number))
+                number += table.num_rows
+    if carry:
+        yield _lines(carry, number)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    mark = b"\xef\xbb\xbf"
+    try:
+        start = file.read(len(mark))
+        yield start.removeprefix(mark)
+        while chunk := file.read(BLOCK_BYTES):
+            yield chunk
+    except (EOFError, OSError, zlib.error) as error:  # gzip cut off or damaged; a disk that fails reads the same
+        raise Refused("unreadable_file", f"reading stops: {error}") from error
+
+
+def _lines(data: bytes, number: int) -> pa.Table:
+    unended = not data.endswith(b"\n")
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1
+    offsets = np.concatenate([[0], ends, [len(data)] if unended else []]).astype(np.int64)
+    count = len(offsets) - 1
+    text = pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(data))
+    damaged = np.zeros(count, bool)
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:  # a byte that is not UTF-8 somewhere in this block: find its lines one by one
+        text, damaged = _escaped(data, offsets)
+    still_open = np.zeros(count, bool)
+    still_open[-1] = unended
+    ended = pc.utf8_rtrim(text.cast(pa.string()), "\r\n")
+    return pa.table({"number": np.arange(number, number + count), "text": ended, "damaged": damaged, "open": still_open})
+
+
+def _escaped(data: bytes, offsets: NDArray[np.int64]) -> tuple[pa.Array, NDArray[np.bool_]]:
+    lines = [data[start:end] for start, end in pairwise(offsets.tolist())]
+    damaged = np.zeros(len(lines), bool)
+    texts = []
+    for place, line in enumerate(lines):
+        texts.append(line.decode("utf-8", "backslashreplace"))
+        damaged[place] = texts[-1].encode() != line
+    return pa.array(texts, pa.large_string()), damaged
+
+
+# Parquet
+
+
+def _unpacked(path: Path, scratch: Path) -> Path:
+    target = scratch / "unpacked.parquet"
+    try:
+        with gzip.open(path, "rb") as packed, target.open("wb") as file:
+            shutil.copyfileobj(packed, file, BLOCK_BYTES)
+    except (EOFError, OSError, zlib.error) as error:
+        raise Refused("unreadable_file", f"unpacking stops: {error}") from error
+    return target
+
+
+def _parquet_rows(path: Path, contract: Contract) -> Rows:
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise Refused("unreadable_file", f"not a whole Parquet file: {error}") from error
+    _complete(file.schema_arrow.names, contract)
+    return Rows(contract.source_columns, _parquet_blocks(file, list(contract.source_columns)))
+
+
+def _parquet_blocks(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
+    number = 0
+    try:
+        for batch in file.iter_batches(BLOCK_ROWS, columns=columns):
+            table = pa.table([_plain(c) for c in batch.select(columns).columns], columns)
+            table.validate(full=True)
+            yield table.append_column("number", pa.array(np.arange(number, number + batch.num_rows)))
+            number += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise Refused("unreadable_file", f"reading stops after row {number}: {error}") from error
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Numbers, times and booleans as they are; anything else (bytes, lists, dictionaries) as the text it shows."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _plain(column.dictionary_decode())
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return column
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return column
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_decimal(kind):
+        return column.cast(pa.string())
+    return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())

@@ -1,0 +1,199 @@
+"""From a block of source rows to typed columns, as Ibis expressions: fields, whole numbers, numbers, moments, local days.
+
+A value that cannot be read becomes null here; why a row is then refused is said in `assets.validation`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import duckdb
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from assets.lake import engine
+from models.contract import Contract, ContractError
+from models.home import EARLIER_DAY
+from models.requests import NULL_KEY
+
+DAY_MS = 86_400_000
+FAR_MS = 10**16
+"""Beyond any calendar, and far enough from the ends of 64 bits to calculate with."""
+NULLS = ("", "\\N", "NULL", "null")
+"""How CSV exports of databases write a missing value."""
+ISO_DATE = r"^\d{4}-\d{2}-\d{2}$"
+ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?)?$"
+ISO_OFFSET = r"(Z|[+-]\d{2}(:?\d{2})?)$"
+WHOLE = r"^[+-]?\d{1,19}(\.0*)?$"
+DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
+
+
+@ibis.udf.scalar.builtin(name="regexp_extract_all", signature=((dt.string, dt.string, dt.int32), dt.Array(dt.string)))
+def _extract_all(text, pattern, group): ...  # type: ignore[no-untyped-def]
+
+
+@ibis.udf.scalar.builtin(name="try_strptime", signature=((dt.string, dt.string), dt.timestamp))
+def _strptime_local(text, form): ...  # type: ignore[no-untyped-def]
+
+
+@ibis.udf.scalar.builtin(name="try_strptime", signature=((dt.string, dt.string), dt.Timestamp("UTC")))
+def _strptime_offset(text, form): ...  # type: ignore[no-untyped-def]
+
+
+@ibis.udf.scalar.builtin(name="timezone", signature=((dt.string, dt.timestamp), dt.Timestamp("UTC")))
+def _in_zone(zone, moment): ...  # type: ignore[no-untyped-def]
+
+
+@ibis.udf.scalar.builtin(name="epoch_ms", signature=((dt.Timestamp("UTC"),), dt.int64))
+def _epoch_ms(moment): ...  # type: ignore[no-untyped-def]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The local days that rows may fall on: from the contract's `accept_from` (or first day) to its last.
+
+    names: the partition of each day, `earlier` before the first (N,) · starts: epoch ms of each day's local midnight, and
+    that of the day after the last (N + 1,).
+    """
+
+    first: date
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, contract: Contract, newest: date) -> Span:
+        """`newest` bounds an open calendar: no row of a later day can have happened when its file was first seen."""
+        first = contract.calendar.accept_from or contract.calendar.first_day
+        last = max(contract.calendar.last_day or newest, first)
+        days = [first + timedelta(days=n) for n in range((last - first).days + 2)]
+        names = tuple(EARLIER_DAY if day < contract.calendar.first_day else str(day) for day in days[:-1])
+        return cls(first, names, tuple(contract.day_start(day) for day in days))
+
+    def holds(self, time: ir.IntegerValue) -> ir.BooleanValue:
+        return time.between(self.starts[0], self.starts[-1] - 1)
+
+    def day(self, time: ir.IntegerValue) -> ir.StringValue:
+        """The partition of a moment (epoch ms); null outside the span.
+
+        A local day is 23 to 25 hours long, so a division by 24 hours is off by one day at most, and is put right.
+        """
+        starts = ibis.literal(list(self.starts), type="array<int64>")
+        guess = ((time - self.starts[0]) // DAY_MS).clip(0, len(self.names) - 1)
+        place = guess - (time < starts[guess]).cast("int64") + (time >= starts[guess + 1]).cast("int64")
+        return ibis.ifelse(self.holds(time), ibis.literal(list(self.names), type="array<string>")[place], ibis.null("string"))
+
+    def midnight(self, number: ir.IntegerValue) -> ir.IntegerValue:
+        """Epoch ms of local midnight of the day `number` (days since 1970); a rough value outside the span."""
+        place = number - (self.first - date(1970, 1, 1)).days
+        last = len(self.names)
+        return (
+            ibis.literal(list(self.starts), type="array<int64>")[place.clip(0, last)] + (place - place.clip(0, last)) * DAY_MS
+        )
+
+
+def fields(text: ir.StringValue, delimiter: str) -> ir.ArrayValue:
+    """The fields of a CSV line (RFC 4180); an empty list when a quote does not close, or something follows where it does."""
+    mark = re.escape(delimiter)
+    quoted, bare = r'"(?:[^"]|"")*"', rf'(?:[^{mark}"][^{mark}]*)?'
+    field = f"(?:{quoted}|{bare})"
+    sound = text.re_search(f"^{field}(?:{mark}{field})*$")
+    parts = _extract_all(ibis.literal(delimiter) + text, f"{mark}({quoted}|{bare})", 1).map(
+        lambda part: ibis.ifelse(part.startswith('"'), part.substr(1, part.length() - 2).replace('""', '"'), part)
+    )
+    slow = ibis.ifelse(sound, parts, ibis.literal([], type="array<string>"))
+    return ibis.ifelse(text.contains('"'), slow, text.split(delimiter))
+
+
+def absent(value: ir.Value) -> ir.BooleanValue:
+    """Whether nothing is written: null, or an empty field."""
+    if value.type().is_string():
+        return value.isnull() | value.strip().isin(NULLS)
+    return value.isnull()
+
+
+def whole(value: ir.Value) -> ir.IntegerValue:
+    """As a 64-bit integer, null when it is none; `12.0` is one, as exports of nullable integers write it."""
+    kind = value.type()
+    if kind.is_integer() or kind.is_boolean():
+        number = value.try_cast("int64")
+    else:
+        text = value.cast("string").strip()
+        number = ibis.ifelse(text.re_search(WHOLE), text.split(".")[0].try_cast("int64"), ibis.null("int64"))
+    return number.nullif(NULL_KEY)  # NULL_KEY stands for 'no value' further on
+
+
+def number(value: ir.Value) -> ir.FloatingValue:
+    """As a finite 64-bit float, null when it is none."""
+    if value.type().is_string():
+        text = value.strip()
+        value = ibis.ifelse(text.re_search(DECIMAL), text.try_cast("float64"), ibis.null("float64"))
+    found = value.cast("float64")
+    return ibis.ifelse(found.isnan() | found.isinf(), ibis.null("float64"), found)
+
+
+def moment(value: ir.Value, contract: Contract, span: Span) -> ir.IntegerValue:
+    """Epoch ms, null when no time can be read. A naive local time is read in the contract's zone.
+
+    Of a local time that the clocks pass twice the later is taken; one that they skip is moved on by the skipped hour.
+    """
+    kind = contract.time.kind
+    temporal = value.type().is_timestamp() or value.type().is_date()
+    if kind in ("epoch_s", "epoch_ms"):
+        if temporal:
+            return ibis.null("int64")
+        scale = 1000 if kind == "epoch_s" else 1
+        return whole(value).clip(-FAR_MS // scale, FAR_MS // scale) * scale
+    if kind == "date":
+        return span.midnight(_date(value, contract).cast("timestamp").epoch_seconds() // 86_400)
+    return _epoch_ms(_timestamp(value, contract))
+
+
+def _date(value: ir.Value, contract: Contract) -> ir.DateValue:
+    if value.type().is_timestamp() or value.type().is_date():
+        return value.cast("date")
+    text = value.cast("string").strip()
+    if contract.time.format:
+        return _strptime_local(text, contract.time.format).cast("date")
+    return ibis.ifelse(text.re_search(ISO_DATE), text.try_cast("date"), ibis.null("date"))
+
+
+def _timestamp(value: ir.Value, contract: Contract) -> ir.TimestampValue:
+    zone = contract.time.zone
+    if value.type().is_timestamp() and value.type().timezone:
+        return value.cast(dt.Timestamp("UTC"))
+    if value.type().is_timestamp() or value.type().is_date():
+        return _in_zone(zone, value.cast("timestamp"))
+    text = value.cast("string").strip()
+    if contract.time.format:
+        if "%z" in contract.time.format.lower():
+            return _strptime_offset(text, contract.time.format)
+        return _in_zone(zone, _strptime_local(text, contract.time.format))
+    iso, offset = (
+        text.re_search(ISO_TIME),
+        text.re_replace(ISO_OFFSET, "").re_search(ISO_TIME) & text.re_search(r"\d{2}:\d{2}.*[Z+-]"),
+    )
+    plain = text.replace(",", ".")
+    return ibis.cases(
+        (iso, _in_zone(zone, plain.try_cast("timestamp"))),
+        (offset, plain.try_cast(dt.Timestamp("UTC"))),
+        else_=ibis.null(dt.Timestamp("UTC")),
+    )
+
+
+def check_format(contract: Contract) -> None:
+    """Raises ContractError when `time.format` is not a strptime format."""
+    if contract.time.format:
+        try:
+            engine().raw_sql("SELECT try_strptime('', ?)", parameters=[contract.time.format])
+        except duckdb.Error as error:
+            raise ContractError(
+                f"{contract.name}: time.format: {contract.time.format!r} is not a strptime format: {error}"
+            ) from None
+
+
+def block_schema(block: pa.Table) -> ibis.Schema:
+    return ibis.Schema.from_pyarrow(block.schema)

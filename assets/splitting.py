@@ -1,0 +1,201 @@
+"""One source file, read once: its good rows by local day, its bad ones with their reasons, and the counts of both.
+
+The result is a folder that takes its place whole or not at all. Memory is bounded by a block while the file is read and
+by a day while duplicates are looked for; the engine spills the rest to disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import ibis
+import ibis.expr.types as ir
+
+from assets import lake, parsing, reading, validation
+from models.contract import Contract
+from models.home import UNKNOWN_DAY, Home
+
+ROW_GROUP = 122_880
+PARQUET = {"compression": "zstd", "row_group_size": ROW_GROUP}
+BAD = {"number": "int64", "day": "string", "rule": "string", "detail": "string", "raw": "string"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """The counts of one source file.
+
+    contract, code: digests of what it was split under · valid: good rows by day · bad: rules by day (`unknown` for rows
+    without one), rows by rule · pieces: content hash of each day's piece · blank: empty lines, which hold no row ·
+    refused: why none of the file's rows can be used, None when they can.
+    """
+
+    contract: str
+    code: str
+    valid: dict[str, int] = field(default_factory=dict)
+    bad: dict[str, dict[str, int]] = field(default_factory=dict)
+    pieces: dict[str, str] = field(default_factory=dict)
+    blank: int = 0
+    refused: str | None = None
+
+    @property
+    def rows_valid(self) -> int:
+        return sum(self.valid.values())
+
+    @property
+    def rows_quarantined(self) -> int:
+        return sum(sum(rules.values()) for rules in self.bad.values())
+
+    @property
+    def rows_in(self) -> int:
+        """A file that could not be read at all counts as one row."""
+        return self.rows_valid + self.rows_quarantined
+
+    def bad_rows(self, day: str) -> int:
+        return sum(self.bad.get(day, {}).values())
+
+    @property
+    def days(self) -> set[str]:
+        """The days that the file has rows of, good or bad."""
+        return (set(self.valid) | set(self.bad)) - {UNKNOWN_DAY}
+
+
+def terms(contract: Contract, first_seen: datetime) -> str:
+    """Digest of what the contract says about reading a file; an open calendar ends with the day after it was first seen."""
+    data = contract.model_dump(mode="json", include={"source", "columns", "time", "calendar"})
+    values = {name: [str(v) for v in b.values] for name, b in contract.behaviours.items()}
+    open_end = None if contract.calendar.last_day else str(_newest(contract, first_seen))
+    told = [data, values, contract.features, contract.label_columns, contract.validation.repeats, open_end]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _newest(contract: Contract, first_seen: datetime) -> date:
+    return first_seen.astimezone(contract.zone).date() + timedelta(days=1)
+
+
+def code() -> str:
+    return validation.code() + lake.code_hash("assets/splitting.py")
+
+
+def read(home: Home, file: str) -> Split | None:
+    """The split of a file, None when there is none or a piece of it is gone."""
+    folder = home.split(file)
+    if not (folder / "split.json").is_file():
+        return None
+    done = Split(**json.loads((folder / "split.json").read_text()))
+    whole = all((folder / f"day={day}.parquet").is_file() for day in done.valid) and (folder / "bad.parquet").is_file()
+    return done if whole else None
+
+
+def split(home: Home, contract: Contract, path: Path, file: str, first_seen: datetime) -> tuple[Split, bool]:
+    """Split a file by day unless that was done under the same contract and code; (its counts, whether work was done)."""
+    told = Split(terms(contract, first_seen), code())
+    before = read(home, file)
+    if before and (before.contract, before.code) == (told.contract, told.code):
+        return before, False
+    span = reading.Span.of(contract, _newest(contract, first_seen))
+    with lake.replacing(home.split(file)) as folder, spilling(home) as (con, scratch):
+        folder.mkdir()
+        rows, blank, refused = 0, 0, None
+        try:
+            rows, blank = _stage(con, contract, path, span, scratch)
+        except parsing.Refused as refusal:
+            rows, refused = 1, str(refusal)
+            _refuse(con, refusal, scratch)
+        for day in _staged_days(scratch):
+            _settle_day(con, contract, day, folder, scratch)
+        _gather_bad(con, folder, scratch)
+        done = replace(_counted(con, told, folder), blank=blank, refused=refused)
+        assert done.rows_in == rows, f"{path}: {rows} rows came in, and {done.rows_in} are accounted for"
+        lake.write_json(folder / "split.json", asdict(done))
+    return done, True
+
+
+@contextmanager
+def spilling(home: Home) -> Iterator[tuple[ibis.backends.duckdb.Backend, Path]]:
+    """An engine that spills to disk past 1.5 GB, and a folder for its scratch files; both are gone afterwards."""
+    home.staging.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=home.staging) as name:
+        con = lake.engine()
+        con.raw_sql("SET memory_limit='1500MB'")
+        spill = str(Path(name) / "spill").replace("'", "''")
+        con.raw_sql(f"SET temp_directory='{spill}'")
+        try:
+            yield con, Path(name)
+        finally:
+            con.disconnect()
+
+
+def _stage(
+    con: ibis.backends.duckdb.Backend, contract: Contract, path: Path, span: reading.Span, scratch: Path
+) -> tuple[int, int]:
+    """Read and judge every block into `scratch/rows/<block>/part=<day or bad>/`; the number of rows and of blank lines."""
+    total = 0
+    opened = parsing.rows(path, contract, scratch)
+    (scratch / "rows").mkdir()
+    for count, block in enumerate(opened.blocks):
+        con.con.register("block", block)
+        rows = validation.judged(block, opened.columns, contract, span)
+        rows = rows.mutate(part=ibis.ifelse(rows.rule.isnull(), rows.day, "bad"))
+        con.to_parquet(rows, scratch / "rows" / f"{count}", partition_by="part", compression="zstd")
+        total += block.num_rows
+    return total, opened.blank
+
+
+def _staged_days(scratch: Path) -> list[str]:
+    return sorted({p.name.removeprefix("part=") for p in (scratch / "rows").glob("*/part=*")} - {"bad"})
+
+
+def _settle_day(con: ibis.backends.duckdb.Backend, contract: Contract, day: str, folder: Path, scratch: Path) -> None:
+    """Write a day's piece; where repeats are not real, all but the first of identical rows go to the bad ones."""
+    columns = list(validation.kept(contract))
+    rows = con.read_parquet(scratch / "rows" / "*" / f"part={day}" / "*.parquet", hive_partitioning=False)
+    if contract.validation.repeats == "duplicates":
+        earlier = ibis.row_number().over(ibis.window(group_by=columns, order_by="number"))
+        first = ibis._.number.min().over(ibis.window(group_by=columns))
+        again = rows.mutate(earlier=earlier, first=first).filter(ibis._.earlier > 0)
+        said = ibis.literal("the same as row " if contract.source.format == "parquet" else "the same as line ")
+        again = again.mutate(rule=ibis.literal(validation.DUPLICATE), detail=said + again.first.cast("string"))
+        target = scratch / "duplicates" / f"{day}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        con.to_parquet(again.select(*BAD), target)
+        repeated = con.read_parquet(target)
+        if repeated.count().execute():
+            rows = rows.anti_join(repeated, "number")
+    con.to_parquet(rows.order_by("number").select(columns), folder / f"day={day}.parquet", **PARQUET)
+
+
+def _refuse(con: ibis.backends.duckdb.Backend, refusal: parsing.Refused, scratch: Path) -> None:
+    """One row for a file of which none can be used; what was staged of it before is dropped."""
+    shutil.rmtree(scratch / "rows", ignore_errors=True)
+    row = {"number": None, "day": None, "rule": refusal.rule, "detail": refusal.detail, "raw": None}
+    target = scratch / "rows" / "0" / "part=bad"
+    target.mkdir(parents=True)
+    con.to_parquet(ibis.memtable([row], schema=ibis.schema(BAD)), target / "data_0.parquet")
+
+
+def _gather_bad(con: ibis.backends.duckdb.Backend, folder: Path, scratch: Path) -> None:
+    parts = [*scratch.glob("rows/*/part=bad/*.parquet"), *scratch.glob("duplicates/*.parquet")]
+    bad: ir.Table = ibis.memtable([], schema=ibis.schema(BAD))
+    if parts:
+        bad = con.read_parquet(sorted(parts), hive_partitioning=False).select(*BAD)
+    con.to_parquet(bad.order_by("number"), folder / "bad.parquet", **PARQUET)
+
+
+def _counted(con: ibis.backends.duckdb.Backend, told: Split, folder: Path) -> Split:
+    pieces = {p.stem.removeprefix("day="): p for p in sorted(folder.glob("day=*.parquet"))}
+    valid = {day: int(con.read_parquet(piece).count().execute()) for day, piece in pieces.items()}
+    bad: dict[str, dict[str, int]] = {}
+    rows = con.read_parquet(folder / "bad.parquet")
+    counts = rows.group_by(day=rows.day.fill_null(UNKNOWN_DAY), rule=rows.rule).agg(n=rows.count()).order_by("day", "rule")
+    for row in counts.to_pyarrow().to_pylist():
+        bad.setdefault(row["day"], {})[row["rule"]] = row["n"]
+    hashes = {day: lake.content_hash(piece) for day, piece in pieces.items()}
+    return Split(told.contract, told.code, valid, bad, hashes)
