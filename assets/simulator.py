@@ -242,7 +242,7 @@ def _writer(target: Path, source: Source) -> Iterator[Callable[[pa.Table], None]
 def _open(path: Path, schema: pa.Schema, source: Source) -> Any:
     if source.format == "parquet":
         return pq.ParquetWriter(path, schema)
-    options = pa.csv.WriteOptions(include_header=source.header, delimiter=source.delimiter, quoting_style="needed")
+    options = pa.csv.WriteOptions(include_header=source.header, delimiter=source.delimiter, quoting_style="none")
     return pa.csv.CSVWriter(path, schema, write_options=options)
 
 
