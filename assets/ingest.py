@@ -180,7 +180,7 @@ def _write_quarantine(home: Home, contract: Contract, day: str, target: Path) ->
 
 
 @dg.asset(description="Source files, taken in once by content and split by local day")
-def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[None]:
     with explained():
         accepted = accept(project.home, project.terms, project.source, datetime.now(UTC))
         _, aside = parsing.named(project.source, project.terms)
@@ -192,7 +192,11 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
             f"{one.name}: {one.split.rows_in} rows, {one.split.rows_quarantined} bad" + ("" if one.fresh else ", known already")
         )
     counts = {name: sum(getattr(a.split, name) for a in accepted) for name in ("rows_in", "rows_valid", "rows_quarantined")}
-    told = {"files": [a.name for a in accepted], "left_aside": [str(p) for p in aside], "by_rule": dict(by_rule)}
+    told: dict[str, Any] = {
+        "files": [a.name for a in accepted],
+        "left_aside": [str(p) for p in aside],
+        "by_rule": dict(by_rule),
+    }
     blank = sum(a.split.blank for a in accepted)
     return dg.MaterializeResult(metadata={**told, **counts, "blank_lines": blank, "recomputed": sum(a.fresh for a in accepted)})
 
@@ -200,7 +204,7 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
 @dg.asset(
     name="events", deps=[log_files], description="The good rows of a local day, sorted; the bad ones are in its quarantine"
 )
-def events_asset(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+def events_asset(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[None]:
     counts, blocks, done = Counter[str](), {}, 0
     for day in [EARLIER_DAY, *context.partition_keys]:
         with explained():

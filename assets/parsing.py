@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -161,7 +161,7 @@ def _line_blocks(path: Path, packed: bool) -> Iterator[pa.Table]:
         yield _lines(carry, number)
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+def _chunks(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
     mark = b"\xef\xbb\xbf"
     try:
         start = file.read(len(mark))

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 import ibis
 import ibis.expr.types as ir
+from ibis.backends.duckdb import Backend
 
 from assets import lake, parsing, reading, validation
 from models.contract import Contract
@@ -119,7 +120,7 @@ def split(home: Home, contract: Contract, path: Path, file: str, first_seen: dat
 
 
 @contextmanager
-def spilling(home: Home) -> Iterator[tuple[ibis.backends.duckdb.Backend, Path]]:
+def spilling(home: Home) -> Iterator[tuple[Backend, Path]]:
     """An engine that spills to disk past 1.5 GB, and a folder for its scratch files; both are gone afterwards."""
     home.staging.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=home.staging) as name:
@@ -133,9 +134,7 @@ def spilling(home: Home) -> Iterator[tuple[ibis.backends.duckdb.Backend, Path]]:
             con.disconnect()
 
 
-def _stage(
-    con: ibis.backends.duckdb.Backend, contract: Contract, path: Path, span: reading.Span, scratch: Path
-) -> tuple[int, int]:
+def _stage(con: Backend, contract: Contract, path: Path, span: reading.Span, scratch: Path) -> tuple[int, int]:
     """Read and judge every block into `scratch/rows/<block>/part=<day or bad>/`; the number of rows and of blank lines."""
     total = 0
     opened = parsing.rows(path, contract, scratch)
@@ -153,7 +152,7 @@ def _staged_days(scratch: Path) -> list[str]:
     return sorted({p.name.removeprefix("part=") for p in (scratch / "rows").glob("*/part=*")} - {"bad"})
 
 
-def _settle_day(con: ibis.backends.duckdb.Backend, contract: Contract, day: str, folder: Path, scratch: Path) -> None:
+def _settle_day(con: Backend, contract: Contract, day: str, folder: Path, scratch: Path) -> None:
     """Write a day's piece; where repeats are not real, all but the first of identical rows go to the bad ones."""
     columns = list(validation.kept(contract))
     rows = con.read_parquet(scratch / "rows" / "*" / f"part={day}" / "*.parquet", hive_partitioning=False)
@@ -172,7 +171,7 @@ def _settle_day(con: ibis.backends.duckdb.Backend, contract: Contract, day: str,
     con.to_parquet(rows.order_by("number").select(columns), folder / f"day={day}.parquet", **PARQUET)
 
 
-def _refuse(con: ibis.backends.duckdb.Backend, refusal: parsing.Refused, scratch: Path) -> None:
+def _refuse(con: Backend, refusal: parsing.Refused, scratch: Path) -> None:
     """One row for a file of which none can be used; what was staged of it before is dropped."""
     shutil.rmtree(scratch / "rows", ignore_errors=True)
     row = {"number": None, "day": None, "rule": refusal.rule, "detail": refusal.detail, "raw": None}
@@ -181,7 +180,7 @@ def _refuse(con: ibis.backends.duckdb.Backend, refusal: parsing.Refused, scratch
     con.to_parquet(ibis.memtable([row], schema=ibis.schema(BAD)), target / "data_0.parquet")
 
 
-def _gather_bad(con: ibis.backends.duckdb.Backend, folder: Path, scratch: Path) -> None:
+def _gather_bad(con: Backend, folder: Path, scratch: Path) -> None:
     parts = [*scratch.glob("rows/*/part=bad/*.parquet"), *scratch.glob("duplicates/*.parquet")]
     bad: ir.Table = ibis.memtable([], schema=ibis.schema(BAD))
     if parts:
@@ -189,7 +188,7 @@ def _gather_bad(con: ibis.backends.duckdb.Backend, folder: Path, scratch: Path) 
     con.to_parquet(bad.order_by("number"), folder / "bad.parquet", **PARQUET)
 
 
-def _counted(con: ibis.backends.duckdb.Backend, told: Split, folder: Path) -> Split:
+def _counted(con: Backend, told: Split, folder: Path) -> Split:
     pieces = {p.stem.removeprefix("day="): p for p in sorted(folder.glob("day=*.parquet"))}
     valid = {day: int(con.read_parquet(piece).count().execute()) for day, piece in pieces.items()}
     bad: dict[str, dict[str, int]] = {}

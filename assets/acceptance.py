@@ -1,0 +1,119 @@
+"""Asset checks on events: what was written is read again, and held against what must be true of it.
+
+Each check looks at the days of its own run. That a day is blocked is decided in its manifest, where every reader asks;
+`bad_rows_within_limit` makes it show, and stops the run that found it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import ibis
+import ibis.expr.types as ir
+from ibis.backends.duckdb import Backend
+
+from assets import lake, ledger, validation
+from assets.project import Project, explained
+from models.contract import Contract
+from models.home import EARLIER_DAY, Home
+
+Outcome = dict[str, tuple[Any, Any]]
+"""Day → (expected, actual); a check holds when they are equal on each day."""
+Check = Callable[[Home, Contract, list[str]], Outcome]
+
+
+def schema(home: Home, contract: Contract, days: list[str]) -> Outcome:
+    """Each partition is what the contract says: columns, types, nothing missing, times within the day."""
+    con = lake.engine()
+    return {
+        day: ([], validation.schema_failures(con.read_parquet(home.events(day), hive_partitioning=False), contract, day))
+        for day in days
+    }
+
+
+def no_duplicates(home: Home, contract: Contract, days: list[str]) -> Outcome:
+    """Rows that are there again: none, or where repeats are real, as many as within the one file that has most of them."""
+    con = lake.engine()
+    kept = list(validation.kept(contract))
+    found: Outcome = {}
+    for day in days:
+        copies = con.read_parquet(home.events(day), hive_partitioning=False).group_by(kept).agg(copies=ibis._.count())
+        real = contract.validation.repeats == "real"
+        allowed = _sum(_told(con, home, contract, day).most - 1) if real else 0
+        found[day] = (allowed, _sum(copies.copies - 1))
+    return found
+
+
+def rows_accounted_for(home: Home, contract: Contract, days: list[str]) -> Outcome:
+    """Rows that the files hold of a day = events + told by several files + quarantined, counted in the Parquet of both."""
+    con = lake.engine()
+    found: Outcome = {}
+    for day in days:
+        told = _told(con, home, contract, day)
+        bad = [con.read_parquet(home.split(e.file) / "bad.parquet") for e in ledger.active(home)]
+        came = _sum(told.copies) + sum(_sum((t.day == day).cast("int64")) for t in bad)
+        written = [int(con.read_parquet(path).count().execute()) for path in (home.events(day), home.quarantine(day))]
+        found[day] = (came, sum(written) + _sum(told.copies - told.most))
+    return found
+
+
+def bad_rows_within_limit(home: Home, contract: Contract, days: list[str]) -> Outcome:
+    """No file has more bad rows on a day, or without one, than the contract allows."""
+    manifests = {day: lake.read(home, "events", day) for day in days}
+    return {
+        day: ("within the limit", (manifest and manifest.blocked) or "within the limit") for day, manifest in manifests.items()
+    }
+
+
+def _told(con: Backend, home: Home, contract: Contract, day: str) -> ir.Table:
+    """The distinct good rows that the files tell of a day: `copies` in all of them, `most` in one of them."""
+    kept = validation.kept(contract)
+    pieces = [home.split(e.file) / f"day={day}.parquet" for e in ledger.active(home)]
+    tables = [con.read_parquet(p).mutate(file=ibis.literal(str(p))) for p in pieces if p.is_file()]
+    none = ibis.memtable(
+        [], schema=ibis.schema({**{name: kind(nullable=True) for name, kind in kept.items()}, "file": "string"})
+    )
+    rows = ibis.union(*tables) if len(tables) > 1 else tables[0] if tables else none
+    by_file = rows.group_by([*kept, "file"]).agg(copies=ibis._.count())
+    return by_file.group_by(list(kept)).agg(most=ibis._.copies.max(), copies=ibis._.copies.sum())
+
+
+def _sum(column: ir.IntegerColumn) -> int:
+    return int(column.sum().fill_null(0).execute())
+
+
+def _result(context: dg.AssetCheckExecutionContext, project: Project, check: Check) -> dg.AssetCheckResult:
+    days = [EARLIER_DAY, *context.op_execution_context.partition_keys]
+    with explained():
+        found = check(project.home, project.terms, days)
+    wrong = {day: pair for day, pair in found.items() if pair[0] != pair[1]}
+    shown = wrong or found
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        description="; ".join(f"{day}: expected {pair[0]}, found {pair[1]}" for day, pair in wrong.items()) or None,
+        metadata={
+            "expected": {d: p[0] for d, p in shown.items()},
+            "actual": {d: p[1] for d, p in shown.items()},
+            "days": len(found),
+        },
+    )
+
+
+@dg.asset_check(asset="events", name="schema", description=schema.__doc__)
+def schema_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    return _result(context, project, schema)
+
+
+@dg.asset_check(asset="events", name="no_duplicates", description=no_duplicates.__doc__)
+def no_duplicates_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    return _result(context, project, no_duplicates)
+
+
+@dg.asset_check(asset="events", name="rows_accounted_for", description=rows_accounted_for.__doc__)
+def rows_accounted_for_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    return _result(context, project, rows_accounted_for)
+
+
+@dg.asset_check(asset="events", name="bad_rows_within_limit", blocking=True, description=bad_rows_within_limit.__doc__)
+def bad_rows_within_limit_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    return _result(context, project, bad_rows_within_limit)
