@@ -89,11 +89,9 @@ def test_items_are_long_tailed(rows: pd.DataFrame) -> None:
 def test_an_event_log_tells_what_the_truth_allows(tmp_path: Path) -> None:
     taobao = load("taobao")
     simulated = simulate(tmp_path / "raw", taobao, truth=tmp_path / "truth", days=taobao.days()[:2], **SMALL)
-    total = simulated.total
-    names = list(taobao.source.columns)
+    total, names = simulated.total, list(taobao.source.columns)
     log = pd.concat(pd.read_csv(tmp_path / "raw" / f, header=None, names=names) for f in simulated.files.values())
-    counted = {"pv": "click", "cart": "cart", "fav": "favourite", "buy": "buy"}
-    for raw, behaviour in counted.items():
+    for raw, behaviour in {"pv": "click", "cart": "cart", "fav": "favourite", "buy": "buy"}.items():
         assert (log.behavior_type == raw).sum() == round(total.rate[behaviour] * total.impressions)
     truth = pd.concat(pd.read_parquet(tmp_path / "truth" / f"day={d}.parquet") for d in simulated.days)
     shown = set(zip(truth.user, truth.item, truth.time // 1000, strict=True))
@@ -308,8 +306,7 @@ def test_each_behaviour_follows_another_part_of_the_past() -> None:
 def test_an_empty_past_says_nothing() -> None:
     """Whatever the item and however long the world has run."""
     world = World(1, 400, seed=1, start=0)
-    item = np.arange(400)
-    same = np.zeros(400, np.int64), item, np.ones(400)
+    same = np.zeros(400, int), np.arange(400), np.ones(400, int)
     early, late = (world.logits(*same, np.full(400, t * HOUR), np.full(400, 12.0)) for t in (1, 1_000))
     np.testing.assert_array_equal(early, late)
 
@@ -370,25 +367,22 @@ def test_interests_drift() -> None:
 def test_mistakes_are_told(contract: Contract, tmp_path: Path) -> None:
     raw, truth = tmp_path / "raw", tmp_path / "truth"
     days = contract.days()[:2]
-    with pytest.raises(ValueError, match=r"at least 1 of each.*'users': 0"):
-        simulate(raw, contract, truth=truth, users=0)
-    with pytest.raises(ValueError, match="distinct and in order"):
-        simulate(raw, contract, truth=truth, days=days[::-1])
-    with pytest.raises(ValueError, match="inside the log's folder"):
-        simulate(raw, contract, truth=raw / "truth", days=days)
-    shape = contract.model_dump(mode="json")
-    strange = Contract.model_validate(shape | {"item_features": {"colour": "colour"}})
-    with pytest.raises(ValueError, match=r"no colour \(features are category, "):
-        simulate(raw, strange, truth=truth, days=days)
-    strange = Contract.model_validate(shape | {"tasks": {"share": {"label": "is_share"}}, "serving": {}})
-    with pytest.raises(ValueError, match="no column is_share"):
-        simulate(raw, strange, truth=truth, days=days)
-    strange = Contract.model_validate(shape | {"tasks": {"click": {"label": "stars >= 4"}}, "serving": {}})
-    with pytest.raises(ValueError, match="no column stars"):
-        simulate(raw, strange, truth=truth, days=days)
-    strange = Contract.model_validate(shape | {"context": {}, "time": {"column": "day", "kind": "date"}})
-    with pytest.raises(ValueError, match=r"time.kind 'date' is not simulated"):
-        simulate(raw, strange, truth=truth, days=days)
+    for call, told in (
+        ({"users": 0}, r"at least 1 of each.*'users': 0"),
+        ({"days": days[::-1]}, "distinct and in order"),
+        ({"truth": raw / "truth"}, "inside the log's folder"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            simulate(raw, contract, **({"truth": truth} | call))
+    for change, told in (
+        ({"item_features": {"colour": "colour"}}, r"no colour \(features are category, "),
+        ({"tasks": {"share": {"label": "is_share"}}, "serving": {}}, "no column is_share"),
+        ({"tasks": {"click": {"label": "stars >= 4"}}, "serving": {}}, "no column stars"),
+        ({"context": {}, "time": {"column": "day", "kind": "date"}}, r"time.kind 'date' is not simulated"),
+    ):
+        strange = Contract.model_validate(contract.model_dump(mode="json") | change)
+        with pytest.raises(ValueError, match=told):
+            simulate(raw, strange, truth=truth, days=days)
     assert not raw.exists()
     raw.mkdir()
     (raw / "another.parquet").write_bytes(b"")
@@ -398,11 +392,8 @@ def test_mistakes_are_told(contract: Contract, tmp_path: Path) -> None:
 
 def test_days_follow_the_contracts_clock(tmp_path: Path) -> None:
     """The day on which Paris loses an hour has 23 of them."""
-    spring = date(2026, 3, 29)
-    contract = load("simulated")
-    calendar = contract.calendar.model_copy(update={"first_day": spring, "last_day": spring + timedelta(days=1)})
-    contract = contract.model_copy(update={"calendar": calendar})
-    simulate(tmp_path / "raw", contract, truth=tmp_path / "truth", days=contract.days(), **SMALL)
+    spring, contract = date(2026, 3, 29), load("simulated")
+    simulate(tmp_path / "raw", contract, truth=tmp_path / "truth", days=[str(spring), str(spring + timedelta(days=1))], **SMALL)
     log = pd.read_parquet(tmp_path / "raw" / f"day={spring}.parquet")
     local = pd.to_datetime(log.timestamp_ms, unit="ms", utc=True).dt.tz_convert("Europe/Paris")
     assert set(local.dt.date) == {spring}
