@@ -125,6 +125,10 @@ class Home:
     def verdict_page(self, judged_day: str) -> Path:
         return self.base / "verdicts" / f"{judged_day}.html"
 
+    def promotion(self, stage: str, judged_day: str) -> Path:
+        """What a step between verdict and champion left: the tags that it stored, the numbers that it measured."""
+        return self.base / "promotions" / judged_day / f"{stage}.json"
+
     @property
     def champions(self) -> Path:
         """JSON lines, one a change of champion; the last complete line is the pointer."""

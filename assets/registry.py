@@ -1,0 +1,167 @@
+"""The registry: BentoML's model store for the artifacts, and one file of appended lines for who reigns.
+
+A stored model's version names its judged day, its recipe and its bytes, so storing twice stores once, and no two models
+share a tag. A change of champion is one line, flushed to the disk; the pointer is the last complete line, so a kill in
+the middle of an append leaves the champion before it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from assets import lake
+from models.contract import Contract
+from models.home import Home
+
+CONTENT = "artifact"
+"""The folder of a stored model that holds the artifact; beside it lies BentoML's own `model.yaml`."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """One change of champion. `tag` names the model, `bento` what serves it, `replaced` the model before it."""
+
+    tag: str
+    bento: str
+    name: str
+    judged_day: str
+    when: str
+    who: str
+    why: str
+    replaced: str | None
+
+
+def champions(home: Home) -> list[Champion]:
+    """Every change of champion, oldest first; an incomplete line (a kill while it was written) is none."""
+    if not home.champions.is_file():
+        return []
+    found = []
+    for line in home.champions.read_bytes().splitlines(keepends=True):
+        change = _parse(line)
+        if change is not None:
+            found.append(change)
+    return found
+
+
+def _parse(line: bytes) -> Champion | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        told = json.loads(line)
+    except ValueError:  # the torn half of a line that the next append closed
+        return None
+    names = ("bento", "name", "judged_day", "when", "who", "why")
+    return Champion(tag=told["to"], replaced=told["from"], **{name: told[name] for name in names})
+
+
+def champion(home: Home, before: str | None = None) -> Champion | None:
+    """The reigning champion; with `before`, the last one that was judged on an earlier day than that."""
+    reigning = [c for c in champions(home) if before is None or c.judged_day < before]
+    return reigning[-1] if reigning else None
+
+
+def promote(home: Home, *, judged_day: str, name: str, tag: str, bento: str, who: str, why: str, when: datetime) -> Champion | None:
+    """Append one change of champion and flush it to the disk.
+
+    None, and nothing moves, when a champion was judged on this day or on a later one: judging an old day again is history.
+    """
+    home.champions.parent.mkdir(parents=True, exist_ok=True)
+    with home.champions.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        reigning = champions(home)
+        if any(c.judged_day >= judged_day for c in reigning):
+            return None
+        line = {"when": when.astimezone(UTC).isoformat(timespec="seconds"), "who": who, "why": why, "judged_day": judged_day}
+        line |= {"from": reigning[-1].tag if reigning else None, "to": tag, "bento": bento, "name": name}
+        torn = home.champions.stat().st_size and not home.champions.read_bytes().endswith(b"\n")
+        file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return champion(home)
+
+
+def model_tag(home: Home, contract: Contract, name: str, judged_day: str) -> str:
+    """The tag that the artifact of `name` for `judged_day` has in the registry, stored or not."""
+    return f"dtrn-{contract.name}:{judged_day}-{name}-{lake.content_hash(home.model(name, judged_day))[:10]}"
+
+
+def store(home: Home, contract: Contract, name: str, judged_day: str, labels: dict[str, str]) -> str:
+    """Put the artifact of `name` for `judged_day` into the model store with its lineage; its tag.
+
+    What is there already under this tag is kept, unless its bytes are no longer those that the tag names. Raises
+    ValueError when there is no artifact.
+    """
+    # Imported here: bentoml takes most of a second, and most who ask for the champion never touch the store.
+    import bentoml
+
+    source = home.model(name, judged_day)
+    if not source.is_dir():
+        raise ValueError(f"{source}: no such artifact; train {name} for {judged_day} first")
+    tag = model_tag(home, contract, name, judged_day)
+    folder = _folder(home, tag)
+    if folder.is_dir():
+        if _sound(folder, tag):
+            return tag
+        shutil.rmtree(folder)
+    # Not `bentoml.models.create`, which reports what it stores to its makers over the network.
+    model = bentoml.Model.create(
+        bentoml.Tag.from_str(tag), module="", api_version="v1", signatures={}, labels=labels, context=_context()
+    )
+    shutil.copytree(source, Path(model.path) / CONTENT)
+    model.flush()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    model.save(_models(home))
+    return tag
+
+
+def artifact(home: Home, tag: str) -> Path:
+    """The folder of a stored model, an artifact as `models.artifact` reads it.
+
+    Raises lake.Missing, saying what to do, when it is not in the store.
+    """
+    folder = _folder(home, tag) / CONTENT
+    if not folder.is_dir():
+        raise lake.Missing(f"model {tag} is not in the store {home.bentoml}; materialise packaged_model of its judged day again")
+    return folder
+
+
+def stored(home: Home, tag: str) -> bool:
+    """Whether a model is in the store with the very bytes that its tag names."""
+    return _sound(_folder(home, tag), tag)
+
+
+def lineage(home: Home, tag: str) -> dict[str, str]:
+    """The labels that a model was stored with."""
+    artifact(home, tag)
+    labels: dict[str, str] = _models(home).get(tag).info.labels
+    return labels
+
+
+def _sound(folder: Path, tag: str) -> bool:
+    whole = (folder / "model.yaml").is_file()
+    return whole and lake.content_hash(folder / CONTENT)[:10] == tag.rsplit("-", 1)[1]
+
+
+def _folder(home: Home, tag: str) -> Path:
+    name, version = tag.split(":")
+    return home.bentoml / "models" / name / version
+
+
+def _models(home: Home) -> Any:
+    from bentoml._internal.models import ModelStore
+
+    return ModelStore(home.bentoml / "models")
+
+
+def _context() -> Any:
+    from bentoml._internal.models import ModelContext
+
+    return ModelContext(framework_name="torch", framework_versions={})
+
