@@ -125,20 +125,23 @@ def decide(challenger: str, comparisons: Mapping[str, Mapping[str, Comparison]])
         )
     against = comparisons[rival]
     judged = {task: c for task, c in against.items() if c["judged"]}
+    if len(judged) == 2:  # the mean over one task is that task
+        judged.pop(MEAN, None)
     worse = [_words(task, c) for task, c in judged.items() if task != MEAN and (c["high"] or 0) < 0]
     better = [_words(task, c) for task, c in judged.items() if (c["low"] or 0) > 0]
     promote = bool(better) and not worse
-    stays = "The champion stays" if rival == CHAMPION else "There is no champion yet, and none is made"
+    stays = "The champion stays" if rival == CHAMPION else "No model is promoted"
     name = "the champion" if rival == CHAMPION else rival
     if promote:
-        opening = f"{challenger} is promoted: it beats {name} on {_list(better)}, and is significantly worse on no judged task."
+        opening = f"{challenger} wins: it beats {name} on {_list(better)}, and is significantly worse on no judged task."
     elif worse:
         opening = f"{stays}: {challenger} is significantly worse than {name} on {_list(worse)}."
         if better:
             opening += f" That it is better on {_list(better)} does not outweigh this."
     elif judged:
-        shown = _list([_words(task, c) for task, c in judged.items()])
-        opening = f"{stays}: {challenger} is not clearly better than {name} on any judged task or on their mean: {shown}."
+        last = list(judged)[-1]
+        where = "on any judged task, nor on" if last == MEAN else "on the only judged task,"
+        opening = f"{stays}: {challenger} is not clearly better than {name} {where} {_words(last, judged[last])}."
     else:
         opening = f"{stays}: no task of this day can be judged."
     reasons = [opening]

@@ -1,0 +1,253 @@
+"""Candidates → verdict: the challenger, the reigning champion and the references, on the same rows of the judged day.
+
+The challenger is the candidate with the best validation score, and the only candidate that sees the judged day: the best of
+several on that day would be selection on the test. The rule is `models.judgement`; here is who is judged, on what, and how
+it is shown. Nothing moves here: the winner is packaged and checked first, so a failing evaluation leaves the champion.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+from numpy.typing import NDArray
+
+from assets import lake, registry, samples, training, verdict_charts, verdict_page
+from assets.project import Project, explained
+from models import metrics
+from models.contract import Contract
+from models.home import Home
+from models.judgement import CHAMPION, LEVEL, POPULARITY, decide, judge
+
+RESAMPLES = 500
+CURVE_POINTS = 80
+CODE = (
+    *("assets/evaluation.py", "assets/training.py", "models/judgement.py", "models/metrics.py", "models/baselines.py"),
+    *(*training.READING, *training.NEURAL),
+)
+PAGE_CODE = ("assets/verdict_page.py", "assets/verdict_page.html", "assets/verdict_charts.py")
+MODELS = ("popularity", "lightgbm", "mmoe", "dtrn")
+Verdict = dict[str, Any]
+
+
+def evaluate(home: Home, contract: Contract, judged_day: str) -> tuple[lake.Manifest, bool]:
+    """The verdict of `judged_day` at `home.verdict`, and its page; (manifest, whether it was judged now).
+
+    Raises lake.Missing or lake.Blocked when a model or a day is not there, not mature or blocked, and ValueError when a
+    model's scores are no probabilities or there is nothing to judge with.
+    """
+    inputs = samples.window_inputs(home, contract, [judged_day])
+    for name in (*contract.training.candidates, *contract.training.references):
+        inputs[name] = lake.require(home, name, judged_day).content
+    reigning = registry.champion(home, before=judged_day)
+    inputs[CHAMPION] = reigning.tag if reigning else "none"
+
+    def make(path: Path) -> dict[str, Any]:
+        verdict = _verdict(home, contract, judged_day, reigning, inputs)
+        path.write_text(json.dumps(verdict, indent=1, allow_nan=False) + "\n")
+        counts = {"samples": verdict["samples"]}
+        return {"counts": counts, "detail": {"promote": verdict["promote"], "challenger": verdict["challenger"]["name"]}}
+
+    manifest, judged = lake.build(
+        home, "verdict", judged_day, home.verdict(judged_day), make,
+        inputs=inputs, code=lake.code_hash(*CODE), contract=contract.digest(*training.SECTIONS, "description"),
+    )  # fmt: skip
+    _page(home, manifest)
+    return manifest, judged
+
+
+def read(home: Home, judged_day: str) -> Verdict:
+    """The verdict of a judged day. Raises lake.Missing when there is none."""
+    lake.require(home, "verdict", judged_day)
+    verdict: Verdict = json.loads(home.verdict(judged_day).read_text())
+    return verdict
+
+
+def challenger_of(home: Home, contract: Contract, judged_day: str) -> tuple[str, dict[str, float]]:
+    """(the candidate with the lowest validation score, the contract's order deciding a tie; every candidate's score)."""
+    from models import artifact
+
+    scores: dict[str, float] = {
+        n: float(artifact.read_spec(home.model(n, judged_day))["validation_score"]) for n in contract.training.candidates
+    }
+    if wrong := [name for name, score in scores.items() if not math.isfinite(score)]:
+        raise ValueError(
+            f"{', '.join(wrong)} of {judged_day} has no finite validation score, so no challenger can be chosen; look at its "
+            "validation loss per epoch, and retrain"
+        )
+    return min(scores, key=lambda name: scores[name]), scores
+
+
+def curves(labels: NDArray[np.int8], scores: Mapping[str, NDArray[Any]], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By model and task: "roc", [false, true positive rates] at up to CURVE_POINTS points, and "calibration", [predicted,
+    happened, rows] by bin. labels: (B, T); scores: (B, T) by model. One class gives empty rates.
+    """
+    return {
+        name: {
+            task: {
+                "roc": _thinned(*metrics.roc(labels[:, t], values[:, t])),
+                "calibration": [part.round(6).tolist() for part in metrics.calibration(labels[:, t], values[:, t])],
+            }
+            for t, task in enumerate(tasks)
+        }
+        for name, values in scores.items()
+    }
+
+
+def _thinned(x: metrics.Floats, y: metrics.Floats) -> list[list[float]]:
+    """A curve from (0, 0) to (1, 1) at points about evenly spaced along x + y, its ends among them."""
+    if not len(x):
+        return [[], []]
+    kept = np.unique(np.searchsorted(x + y, np.linspace(0, x[-1] + y[-1], CURVE_POINTS)))
+    return [x[kept].round(4).tolist(), y[kept].round(4).tolist()]
+
+
+def _verdict(
+    home: Home, contract: Contract, judged_day: str, reigning: registry.Champion | None, inputs: dict[str, str]
+) -> Verdict:
+    from models import artifact, baselines
+    from models.window import read_requests
+
+    requests = read_requests(home, contract, [judged_day])
+    challenger, validation = challenger_of(home, contract, judged_day)
+    scores = {challenger: artifact.load(home.model(challenger, judged_day)).score(requests)}
+    why_not = ""
+    if reigning is not None:
+        champion = artifact.load(registry.artifact(home, reigning.tag))
+        why_not = _incomparable(contract, champion.contract)
+        if not why_not:
+            columns = [champion.tasks.index(task) for task in contract.task_names]
+            # The champion reads histories as long as it was trained on, which may be another length by now.
+            scores[CHAMPION] = champion.score(read_requests(home, champion.contract, [judged_day]))[:, columns]
+    for name in contract.training.references:
+        scores[name] = baselines.load(home.model(name, judged_day)).score(requests)
+    users = requests.user[requests.request, 0]
+    judgement = judge(
+        requests.label, users, scores,
+        tasks=contract.task_names, challenger=challenger, seed=contract.training.seed, resamples=RESAMPLES,
+    )  # fmt: skip
+    if why_not:
+        judgement["reasons"].insert(1, f"The champion {reigning.tag if reigning else ''} could not be compared: {why_not}.")
+    return {
+        "dataset": contract.name,
+        "description": contract.description,
+        "shape": contract.shape,
+        "judged_day": judged_day,
+        "challenger": {"name": challenger, "content": inputs[challenger]},
+        "champion": {"tag": reigning.tag, "name": reigning.name, "judged_day": reigning.judged_day} if reigning else None,
+        "promote": judgement["promote"],
+        "reasons": judgement["reasons"],
+        "validation": validation,
+        "models": judgement["models"],
+        "comparisons": judgement["comparisons"],
+        "samples": judgement["samples"],
+        "users": len(np.unique(users)),
+        "method": {"resamples": RESAMPLES, "level": LEVEL, "calibration_bins": metrics.BINS},
+        "curves": curves(requests.label, scores, contract.task_names),
+    }
+
+
+def _incomparable(contract: Contract, theirs: Contract) -> str:
+    """Why a champion trained on the contract `theirs` cannot rank the rows of `contract`; empty when it can."""
+    if missing := [task for task in contract.task_names if task not in theirs.task_names]:
+        return f"it does not predict {', '.join(missing)}, and the contract now asks for that"
+    for what in ("actions", "user_fields", "item_fields", "context_fields"):
+        was, now = getattr(theirs, what), getattr(contract, what)
+        if was != now:
+            return f"it reads the {what.replace('_', ' ')} {list(was)}, and the contract now has {list(now)}"
+    return ""
+
+
+def _page(home: Home, manifest: lake.Manifest) -> None:
+    """Bring the page up to date with the verdict of `manifest`; no scoring, so new words need no new judging."""
+    day = manifest.partition
+    lake.build(
+        home, "verdict_page", day, home.verdict_page(day),
+        lambda path: {"counts": {"characters": path.write_text(verdict_page.render(read(home, day)), "utf-8")}},
+        inputs={"verdict": manifest.content}, code=lake.code_hash(*PAGE_CODE), contract="none",
+    )  # fmt: skip
+
+
+@dg.asset(deps=["samples", *MODELS], kinds={"html"}, description="Who challenged whom on the judged day, and who won.")
+def verdict(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    with explained():
+        built = [evaluate(project.home, project.terms, day) for day in context.partition_keys]
+    day = context.partition_keys[-1]
+    return dg.MaterializeResult(
+        metadata={
+            "recomputed": sum(judged for _, judged in built),
+            "page": dg.MetadataValue.path(str(project.home.verdict_page(day))),
+            "page_link": dg.MetadataValue.url(project.home.verdict_page(day).as_uri()),
+            **verdict_metadata(read(project.home, day)),
+        }
+    )
+
+
+def verdict_metadata(verdict: Verdict) -> dict[str, dg.MetadataValue]:
+    """What the UI shows: outcome, reasons, numbers as a table, pictures inline."""
+    drawn = verdict_charts.pngs(verdict)
+    return {
+        "promote": dg.MetadataValue.bool(verdict["promote"]),
+        "challenger": dg.MetadataValue.text(verdict["challenger"]["name"]),
+        "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in verdict["reasons"])),
+        "samples": dg.MetadataValue.int(verdict["samples"]),
+        "numbers": dg.MetadataValue.md(verdict_table(verdict)),
+        **{name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{image})") for name, image in drawn.items()},
+    }
+
+
+def verdict_table(verdict: Verdict) -> str:
+    """The numbers by task and model as a markdown table."""
+    lines = ["| task | model | AUC | interval | GAUC | log loss | ECE | positives | negatives |", "|" + " --- |" * 9]
+    for model, tasks in verdict["models"].items():
+        for task, m in tasks.items():
+            figures = [_figure(m[key]) for key in ("auc", "gauc", "logloss", "ece")]
+            interval = f"{_figure(m['auc_low'])} to {_figure(m['auc_high'])}" if m["auc_low"] is not None else "not judged"
+            cells = [task, model, figures[0], interval, *figures[1:], f"{m['positives']:,}", f"{m['negatives']:,}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+@dg.asset_check(asset=verdict, description="Every measure of every model is defined on the day.")
+def finite_metrics(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    with explained():
+        found = unmeasured(read(project.home, context.partition_key))
+    return dg.AssetCheckResult(
+        passed=not found, severity=dg.AssetCheckSeverity.WARN, metadata={"unmeasured": ", ".join(found) or "none"}
+    )
+
+
+@dg.asset_check(
+    asset=verdict, description="The challenger is significantly worse than popularity on no task, and better on one."
+)
+def challenger_beats_popularity(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    with explained():
+        passed, why = against_popularity(read(project.home, context.partition_key))
+    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=why)
+
+
+def unmeasured(verdict: Verdict) -> list[str]:
+    """`model/task: measure` of everything that the day does not define: no rows, or rows of one class."""
+    measures = ("auc", "logloss", "ece")
+    return [
+        f"{model}/{task}: {key}"
+        for model, tasks in verdict["models"].items()
+        for task, m in tasks.items()
+        for key in measures
+        if m[key] is None
+    ]
+
+
+def against_popularity(verdict: Verdict) -> tuple[bool, str]:
+    """(whether the challenger beats popularity by the rule of promotion, the reason); fails when popularity was not scored."""
+    if POPULARITY not in verdict["comparisons"]:
+        return False, "popularity was not scored; add 'popularity' to training.references of the contract"
+    beats, reasons = decide(verdict["challenger"]["name"], {POPULARITY: verdict["comparisons"][POPULARITY]})
+    return beats, reasons[0]
