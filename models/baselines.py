@@ -169,7 +169,7 @@ def count_features(contract: Contract, requests: Requests) -> Floats:
         lengths = (requests.end - requests.start)[:, action]
         times = requests.sequences.times[action]
         last = times[np.maximum(requests.end[:, action] - 1, 0)] if len(times) else np.zeros(len(lengths), np.int64)
-        recency = np.where(lengths > 0, _log_hours(requests.time - last), np.nan)
+        recency = np.where(lengths > 0, _log_hours(np.maximum(requests.time - last, 0)), np.nan)
         columns += [lengths[request].astype(np.float64), recency[request]]
         columns += _same_as_candidate(requests, action)
         columns.append(_popularity_before(requests, action, midnight))

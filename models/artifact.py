@@ -1,0 +1,110 @@
+"""An artifact is a folder: spec.json for people, weights and vocabulary as safetensors. Nothing in it can run code.
+
+Its bytes depend on data, contract, code and seed alone, so two undisturbed runs leave the same content hash.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from models.batches import Loader
+from models.config import Recipe
+from models.contract import Contract
+from models.network import Network, Shape
+from models.requests import Requests
+from models.training import Trained, predict
+from models.vocabulary import Vocabulary
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class NeuralRanker:
+    """A loaded artifact. `score` takes raw-key requests, so training, judging and serving share one encoding."""
+
+    name: str
+    contract: Contract
+    vocabulary: Vocabulary
+    network: Network
+    spec: dict[str, Any]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.contract.task_names
+
+    def score(self, requests: Requests) -> NDArray[np.float64]:
+        """(B, T) probabilities."""
+        return predict(self.network, Loader(self.vocabulary.encode(requests)), torch.device("cpu"))
+
+
+def save(folder: Path, name: str, trained: Trained) -> None:
+    """Write the artifact of a trained model into the new folder `folder`."""
+    folder.mkdir(parents=True)
+    save_file({k: v.contiguous() for k, v in trained.network.state_dict().items()}, folder / "weights.safetensors")
+    vocabulary = trained.vocabulary
+    tables = {f"table/{k}": v for k, v in vocabulary.tables.items()} | {"items": vocabulary.items, "users": vocabulary.users}
+    save_arrays({k: np.ascontiguousarray(v) for k, v in tables.items()}, folder / "vocabulary.safetensors")
+    spec = {
+        "format": FORMAT,
+        "name": name,
+        "recipe": trained.recipe.to_json(),
+        "shape": asdict(trained.shape),
+        "parameters": sum(p.numel() for p in trained.network.parameters()),
+        "validation_score": trained.score,
+        "history": [asdict(e) for e in trained.history],
+        "contract": trained.contract.model_dump(mode="json"),
+    }
+    (folder / "spec.json").write_text(json.dumps(spec, indent=1) + "\n")
+
+
+def load(folder: Path) -> NeuralRanker:
+    """The artifact in `folder`. Raises ValueError naming the file that is missing, damaged or of another version."""
+    spec = read_spec(folder)
+    contract = Contract.model_validate(spec["contract"])
+    arrays = _read(folder / "vocabulary.safetensors", load_arrays)
+    tables = {k.removeprefix("table/"): v for k, v in arrays.items() if k.startswith("table/")}
+    fields = (contract.user_fields, contract.item_fields, contract.context_fields)
+    vocabulary = Vocabulary(*fields, tables, arrays["items"], arrays["users"])
+    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["shape"].items()}
+    with torch.device("meta"):
+        network = Network(Recipe.from_json(spec["recipe"]), Shape(**shape))
+    try:
+        network.load_state_dict(_read(folder / "weights.safetensors", load_file), assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / 'weights.safetensors'}: does not fit spec.json ({error}); retrain the model") from None
+    return NeuralRanker(spec["name"], contract, vocabulary, network.eval(), spec)
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """spec.json of the artifact in `folder`. Raises ValueError."""
+    path = folder / "spec.json"
+    try:
+        spec: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); retrain the model, or take the folder from the registry again"
+        ) from None
+    if spec.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {spec.get('format')!r} came, {FORMAT} is what this version reads; retrain the model")
+    return spec
+
+
+def _read(path: Path, reader: Any) -> dict[str, Any]:
+    try:
+        arrays: dict[str, Any] = reader(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); retrain the model, or take the folder from the registry again"
+        ) from None
+    return arrays

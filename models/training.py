@@ -1,0 +1,255 @@
+"""One trainer for every neural model: it never asks which model it holds, since a model owns its loss.
+
+Randomness of an epoch depends on (seed, epoch) alone, so a run that is killed and resumed ends in the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.batches import Loader
+from models.config import Recipe
+from models.contract import Contract
+from models.metrics import auc, log_loss
+from models.network import Network, Shape
+from models.requests import Requests
+from models.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave: training loss, validation log loss and AUC per task, and the score that stops early (low is good)."""
+
+    epoch: int
+    loss: dict[str, float]
+    validation_loss: dict[str, float]
+    validation_auc: dict[str, float]
+    score: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best epoch's network with what it takes to use it."""
+
+    recipe: Recipe
+    contract: Contract
+    shape: Shape
+    vocabulary: Vocabulary
+    network: Network
+    history: list[Epoch]
+
+    @property
+    def score(self) -> float:
+        """The best validation score: mean over tasks of log loss ÷ entropy of the base rate; 1 is knowing only the base rate."""
+        return min(e.score for e in self.history)
+
+
+def device_of(name: str) -> torch.device:
+    """The device that `training.device` names; `auto` is cuda where there is one, else cpu. Raises ValueError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"training.device: '{name}' is not a device; 'auto', 'cpu' or 'cuda' is") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("training.device: 'cuda' is asked for and no GPU is visible; use 'auto' or 'cpu'")
+    return device
+
+
+def train(
+    recipe: Recipe,
+    contract: Contract,
+    training: Requests,
+    validation: Requests,
+    *,
+    checkpoint: Path,
+    report: Callable[[Epoch], None],
+) -> Trained:
+    """Train `recipe` on raw-key requests; early stop on `validation`, and the best epoch's weights are always what comes back.
+
+    `checkpoint` is a folder: a run that finds its own checkpoint there goes on from it. Raises ValueError when there is nothing to
+    learn from, or when the loss stops being a number.
+    """
+    settings = contract.training
+    _check(contract, training, validation)
+    vocabulary = Vocabulary.fit(training, contract.user_fields, contract.item_fields, contract.context_fields)
+    shape = Shape(
+        *(tuple(vocabulary.sizes(f)) for f in (contract.user_fields, contract.item_fields, contract.context_fields)),
+        len(contract.tasks),
+        len(contract.actions),
+        max(contract.lengths),
+    )
+    device = device_of(settings.device)
+    torch.manual_seed(settings.seed)
+    network = Network(recipe, shape)
+    network.head.start_from(torch.from_numpy(_base_rates(training)).float())
+    network.to(device)
+    ids = {id(p) for p in network.id_tables()}
+    groups = [
+        {"params": network.id_tables(), "weight_decay": settings.embedding_decay},
+        {"params": [p for p in network.parameters() if id(p) not in ids]},
+    ]
+    optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+    weight = torch.tensor([t.weight for t in contract.tasks.values()], device=device)
+    seen, held_out = Loader(vocabulary.encode(training)), Loader(vocabulary.encode(validation))
+    entropy = _entropy(validation)
+    history, best = _resume(checkpoint, network, optimiser)
+    while len(history) < settings.epochs and not _stopped(history, settings.patience):
+        epoch = len(history) + 1
+        loss = _run_epoch(network, optimiser, seen, contract, weight, device, epoch)
+        record = _measure(contract, network, held_out, loss, entropy, device, epoch)
+        history.append(record)
+        if record.score == min(e.score for e in history):
+            best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+        _save(checkpoint, network, optimiser, best, history)
+        report(record)
+    network.load_state_dict(best)
+    return Trained(recipe, contract, shape, vocabulary, network.cpu().eval(), history)
+
+
+def _check(contract: Contract, training: Requests, validation: Requests) -> None:
+    for name, requests in (("training", training), ("validation", validation)):
+        if not len(requests):
+            raise ValueError(f"no {name} samples; widen training.window_days or ingest more days")
+    for place, task in enumerate(contract.tasks):
+        if not {0, 1} <= set(np.unique(training.label[:, place]).tolist()):
+            raise ValueError(
+                f"task '{task}' has one class only in {len(training)} training samples; "
+                "check the contract's labels, widen training.window_days, or leave the task out"
+            )
+    if not np.isfinite(_entropy(validation)).any():
+        raise ValueError("no task has both classes on the early-stopping day; widen training.window_days or judge another day")
+
+
+def _base_rates(requests: Requests) -> NDArray[np.float64]:
+    rates: NDArray[np.float64] = (requests.label == 1).sum(0) / np.maximum((requests.label >= 0).sum(0), 1)
+    return rates
+
+
+def _entropy(requests: Requests) -> NDArray[np.float64]:
+    """Per task: entropy of the base rate in nats; inf where there is one class only, so that the task does not count."""
+    rate = _base_rates(requests)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+    return np.where((rate > 0) & (rate < 1), entropy, np.inf)
+
+
+def _stopped(history: list[Epoch], patience: int) -> bool:
+    if not history:
+        return False
+    best = min(range(len(history)), key=lambda n: history[n].score)
+    return len(history) - 1 - best >= patience
+
+
+def _run_epoch(
+    network: Network,
+    optimiser: torch.optim.Optimizer,
+    loader: Loader,
+    contract: Contract,
+    weight: Tensor,
+    device: torch.device,
+    epoch: int,
+) -> dict[str, float]:
+    settings = contract.training
+    random = np.random.default_rng([settings.seed, epoch])
+    order = random.permutation(len(loader.requests.time))
+    network.train()
+    totals, steps = torch.zeros(len(contract.tasks), device=device), 0
+    rate = network.recipe.id_dropout
+    for batch in loader.batches(settings.batch_samples, order, (rate, random)):
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss, per_task = network.loss(batch.to(device), weight)
+        loss.backward()
+        optimiser.step()
+        totals += per_task.detach()
+        steps += 1
+    mean = (totals / steps).tolist()
+    if not all(map(math.isfinite, mean)):
+        raise ValueError(
+            f"the loss is not a number in epoch {epoch} ({dict(zip(contract.tasks, mean, strict=True))}); "
+            f"lower training.learning_rate (now {settings.learning_rate})"
+        )
+    return dict(zip(contract.tasks, mean, strict=True))
+
+
+def predict(network: Network, loader: Loader, device: torch.device) -> NDArray[np.float64]:
+    """(B, T) probabilities, samples in the loader's order."""
+    network.eval()
+    with torch.inference_mode():
+        outs = [torch.sigmoid(network(batch.to(device)).double()).cpu().numpy() for batch in loader]
+    tasks = len(network.head.last_bias)
+    return np.concatenate(outs) if outs else np.empty((0, tasks))
+
+
+def _measure(
+    contract: Contract,
+    network: Network,
+    loader: Loader,
+    loss: dict[str, float],
+    entropy: NDArray[np.float64],
+    device: torch.device,
+    epoch: int,
+) -> Epoch:
+    probabilities, labels = predict(network, loader, device), loader.requests.label
+    losses, aucs, relative = {}, {}, []
+    for place, task in enumerate(contract.tasks):
+        known = labels[:, place] >= 0
+        y, p = labels[known, place], probabilities[known, place]
+        losses[task] = log_loss(y, p) if len(y) else math.nan
+        aucs[task] = auc(y, p)
+        if math.isfinite(entropy[place]):
+            relative.append(losses[task] / entropy[place])
+    return Epoch(epoch, loss, losses, aucs, float(np.mean(relative)))
+
+
+def _file(checkpoint: Path) -> Path:
+    return checkpoint / "epoch.safetensors"
+
+
+def _save(
+    checkpoint: Path, network: Network, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], history: list[Epoch]
+) -> None:
+    """One file, renamed into place: weights, best weights, the optimiser's moments, and the history as its metadata."""
+    tensors = {f"now/{k}": v.detach().cpu() for k, v in network.state_dict().items()} | {
+        f"best/{k}": v for k, v in best.items()
+    }
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{number}/{k}": v.detach().cpu() for k, v in state.items()}
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    part = checkpoint / f".epoch.{os.getpid()}"
+    save_file(
+        {k: v.clone().contiguous() for k, v in tensors.items()}, part, {"history": json.dumps([asdict(e) for e in history])}
+    )
+    part.replace(_file(checkpoint))
+
+
+def _resume(checkpoint: Path, network: Network, optimiser: torch.optim.Optimizer) -> tuple[list[Epoch], dict[str, Tensor]]:
+    if not _file(checkpoint).is_file():
+        return [], {}
+    with safe_open(_file(checkpoint), "pt") as file:
+        history = [Epoch(**e) for e in json.loads(file.metadata()["history"])]
+        groups: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimiser": {}}
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            group, name = key.split("/", 1)
+            groups[group][name] = file.get_tensor(key)
+    network.load_state_dict(groups["now"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in groups["optimiser"].items():
+        number, key = name.split("/")
+        state.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return history, groups["best"]
