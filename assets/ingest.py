@@ -162,19 +162,19 @@ def _merge(home: Home, contract: Contract, day: str, files: list[str], target: P
 def _write_quarantine(home: Home, contract: Contract, day: str, target: Path) -> int:
     """Write a day's bad rows of all files that count, ordered by file and place in it; the number of rows."""
     where = {"line": "number", "row": None} if contract.source.format == "csv" else {"line": None, "row": "number"}
+    splits = [(entry, splitting.read(home, entry.file)) for entry in ledger.active(home)]
+    bad_files = [entry for entry, split in splits if split and split.bad_rows(day)]
     with splitting.spilling(home) as (con, _):
-        tables: list[ir.Table] = [ibis.memtable([], schema=ibis.schema(QUARANTINE))]
-        for entry in ledger.active(home):
-            split = splitting.read(home, entry.file)
-            if split is None or not split.bad_rows(day):
-                continue
+        tables: list[ir.Table] = []
+        for entry in bad_files:
             bad = con.read_parquet(home.split(entry.file) / "bad.parquet")
             bad = bad.filter(bad.day.isnull() if day == UNKNOWN_DAY else bad.day == day)
             places = {name: bad[column] if column else ibis.null("int64") for name, column in where.items()}
             tables.append(
                 bad.mutate(file=ibis.literal(entry.name), file_hash=ibis.literal(entry.file), **places).select(*QUARANTINE)
             )
-        rows = ibis.union(*tables) if len(tables) > 1 else tables[0]
+        none = ibis.memtable([], schema=ibis.schema(QUARANTINE))
+        rows = ibis.union(*tables) if len(tables) > 1 else tables[0] if tables else none
         con.to_parquet(rows.order_by("file", "file_hash", "line", "row"), target, **splitting.PARQUET)
         return int(con.read_parquet(target).count().execute())
 

@@ -108,35 +108,37 @@ def fields(text: ir.StringValue, delimiter: str) -> ir.ArrayValue:
     return ibis.ifelse(text.contains('"'), slow, text.split(delimiter))
 
 
-def absent(value: ir.Value) -> ir.BooleanValue:
-    """Whether nothing is written: null, or an empty field."""
-    if value.type().is_string():
-        return value.isnull() | value.strip().isin(NULLS)
-    return value.isnull()
+def written(value: ir.Value) -> ir.Value:
+    """A source value without the blanks around it; null when nothing is written, as in an empty field."""
+    if not value.type().is_string():
+        return value
+    spaced = value.contains(" ") | value.contains("\t") | value.contains("\r")
+    text = ibis.ifelse(spaced, value.strip(), value)  # to trim every value would take longer than all the rest
+    return ibis.ifelse((text.length() <= 4) & text.isin(NULLS), ibis.null("string"), text)
 
 
 def whole(value: ir.Value) -> ir.IntegerValue:
-    """As a 64-bit integer, null when it is none; `12.0` is one, as exports of nullable integers write it."""
+    """A `written` value as a 64-bit integer, null when it is none; `12.0` is one, as exports of nullable integers write it."""
     kind = value.type()
     if kind.is_integer() or kind.is_boolean():
         number = value.try_cast("int64")
     else:
-        text = value.cast("string").strip()
-        number = ibis.ifelse(text.re_search(WHOLE), text.split(".")[0].try_cast("int64"), ibis.null("int64"))
+        text = value.cast("string")
+        whole_part = ibis.ifelse(text.contains("."), text.split(".")[0], text)
+        number = ibis.ifelse(text.re_search(WHOLE), whole_part.try_cast("int64"), ibis.null("int64"))
     return number.nullif(NULL_KEY)  # NULL_KEY stands for 'no value' further on
 
 
 def number(value: ir.Value) -> ir.FloatingValue:
-    """As a finite 64-bit float, null when it is none."""
+    """A `written` value as a finite 64-bit float, null when it is none."""
     if value.type().is_string():
-        text = value.strip()
-        value = ibis.ifelse(text.re_search(DECIMAL), text.try_cast("float64"), ibis.null("float64"))
+        value = ibis.ifelse(value.re_search(DECIMAL), value.try_cast("float64"), ibis.null("float64"))
     found = value.cast("float64")
     return ibis.ifelse(found.isnan() | found.isinf(), ibis.null("float64"), found)
 
 
 def moment(value: ir.Value, contract: Contract, span: Span) -> ir.IntegerValue:
-    """Epoch ms, null when no time can be read. A naive local time is read in the contract's zone.
+    """A `written` value as epoch ms, null when no time can be read. A naive local time is read in the contract's zone.
 
     Of a local time that the clocks pass twice the later is taken; one that they skip is moved on by the skipped hour.
     """
@@ -155,7 +157,7 @@ def moment(value: ir.Value, contract: Contract, span: Span) -> ir.IntegerValue:
 def _date(value: ir.Value, contract: Contract) -> ir.DateValue:
     if value.type().is_timestamp() or value.type().is_date():
         return value.cast("date")
-    text = value.cast("string").strip()
+    text = value.cast("string")
     if contract.time.format:
         return _strptime_local(text, contract.time.format).cast("date")
     return ibis.ifelse(text.re_search(ISO_DATE), text.try_cast("date"), ibis.null("date"))
@@ -167,7 +169,7 @@ def _timestamp(value: ir.Value, contract: Contract) -> ir.TimestampValue:
         return value.cast(dt.Timestamp("UTC"))
     if value.type().is_timestamp() or value.type().is_date():
         return _in_zone(zone, value.cast("timestamp"))
-    text = value.cast("string").strip()
+    text = value.cast("string")
     if contract.time.format:
         if "%z" in contract.time.format.lower():
             return _strptime_offset(text, contract.time.format)

@@ -16,7 +16,7 @@ import pandera.ibis as pandera
 import pyarrow as pa
 
 from assets import lake
-from assets.reading import Span, absent, fields, moment, number, whole
+from assets.reading import Span, fields, moment, number, whole, written
 from models.contract import Contract
 from models.home import EARLIER_DAY
 
@@ -58,11 +58,11 @@ def _source(column: str) -> str:
 
 
 def _not_a_number(t: ir.Table, contract: Contract) -> ir.BooleanValue:
-    return ibis.or_(*(t[ours].isnull() & ~absent(t[_source(theirs)]) for ours, theirs in _numbers(contract).items()))
+    return ibis.or_(*(t[ours].isnull() & t[_source(theirs)].notnull() for ours, theirs in _numbers(contract).items()))
 
 
 def _null_id(t: ir.Table, contract: Contract) -> ir.BooleanValue:
-    return ibis.or_(*(absent(t[_source(theirs)]) for theirs in _ids(contract).values()))
+    return ibis.or_(*(t[_source(theirs)].isnull() for theirs in _ids(contract).values()))
 
 
 RULES: dict[str, Callable[[ir.Table, Contract, Span], ir.BooleanValue]] = {
@@ -91,9 +91,7 @@ def judged(block: pa.Table, columns: tuple[str, ...], contract: Contract, span: 
     typed["time"] = moment(t[_source(contract.time.column)], contract, span)
     if contract.columns.behaviour:
         meanings = [(str(value), name) for name, b in contract.behaviours.items() for value in b.values]
-        typed["behaviour"] = (
-            t[_source(contract.columns.behaviour)].cast("string").strip().cases(*meanings, else_=ibis.null("string"))
-        )
+        typed["behaviour"] = t[_source(contract.columns.behaviour)].cast("string").cases(*meanings, else_=ibis.null("string"))
     t = t.mutate(**typed)
     broken = ibis.cases(
         *((rule(t, contract, span).fill_null(False), name) for name, rule in RULES.items()), else_=ibis.null("string")
@@ -111,9 +109,9 @@ def _with_sources(t: ir.Table, columns: tuple[str, ...], contract: Contract) -> 
     if contract.source.format == "parquet":
         shown = [ibis.literal(f"{c}=") + t[c].cast("string").fill_null("null") for c in contract.source_columns]
         t = t.mutate(raw=_shown(ibis.literal(", ").join(shown)), found=0, expected=0, damaged=False, open=False)
-        return t.rename({_source(c): c for c in contract.source_columns})
+        return t.mutate(**{_source(c): written(t[c]) for c in contract.source_columns})
     t = t.mutate(fields=fields(t.text, contract.source.delimiter))
-    t = t.mutate(**{_source(c): t.fields[columns.index(c)] for c in contract.source_columns})
+    t = t.mutate(**{_source(c): written(t.fields[columns.index(c)]) for c in contract.source_columns})
     return t.mutate(raw=_shown(t.text), found=t.fields.length(), expected=len(columns))
 
 
@@ -125,10 +123,10 @@ def _detail(t: ir.Table, contract: Contract, span: Span) -> ir.StringValue:
     """What was found, for a person."""
     numbers = _numbers(contract).items()
     wrong = [
-        (t[ours].isnull() & ~absent(t[_source(c)]), _quoted(c, t[_source(c)]) + " is not a 64-bit number")
+        (t[ours].isnull() & t[_source(c)].notnull(), _quoted(c, t[_source(c)]) + " is not a 64-bit number")
         for ours, c in numbers
     ]
-    empty = [(absent(t[_source(c)]), ibis.literal(f"{c} is empty")) for c in _ids(contract).values()]
+    empty = [(t[_source(c)].isnull(), ibis.literal(f"{c} is empty")) for c in _ids(contract).values()]
     time = _quoted(contract.time.column, t[_source(contract.time.column)])
     known = ", ".join(str(value) for b in contract.behaviours.values() for value in b.values)
     days = f"{span.first} to {contract.calendar.last_day or 'the day the file came'}"
