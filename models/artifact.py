@@ -59,7 +59,6 @@ def save(folder: Path, name: str, trained: Trained) -> None:
         "format": FORMAT,
         "name": name,
         "recipe": trained.recipe.to_json(),
-        "shape": asdict(trained.shape),
         "parameters": sum(p.numel() for p in trained.network.parameters()),
         "validation_score": trained.score,
         "history": [asdict(e) for e in trained.history],
@@ -76,9 +75,8 @@ def load(folder: Path) -> NeuralRanker:
     tables = {k.removeprefix("table/"): v for k, v in arrays.items() if k.startswith("table/")}
     fields = (contract.user_fields, contract.item_fields, contract.context_fields)
     vocabulary = Vocabulary(*fields, tables, arrays["items"], arrays["users"])
-    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["shape"].items()}
     with torch.device("meta"):
-        network = Network(Recipe.from_json(spec["recipe"]), Shape(**shape))
+        network = Network(Recipe.from_json(spec["recipe"]), Shape.of(contract, vocabulary))
     try:
         network.load_state_dict(_read(folder / "weights.safetensors", load_file), assign=True)
     except RuntimeError as error:

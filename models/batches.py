@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +61,10 @@ class Batch:
         """The same batch on another device."""
         if device.type == "cpu":
             return self
-        moved = [Bucket(**{k: v.to(device, non_blocking=True) for k, v in vars(b).items()}) for b in self.buckets]
-        return Batch(**{k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else moved for k, v in vars(self).items()})
+        rest: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if k != "buckets"}
+        return Batch(
+            **rest, buckets=[Bucket(**{k: v.to(device, non_blocking=True) for k, v in vars(b).items()}) for b in self.buckets]
+        )
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Loader:
     def batches(
         self, samples: int, order: Ints | None = None, dropout: tuple[float, np.random.Generator] | None = None
     ) -> Iterator[Batch]:
-        """Batches of about `samples` samples, in `order` of requests; with (rate, generator) rows turn 'unknown' at that rate."""
+        """Batches of about `samples` samples, requests in `order`; `dropout` (rate, generator) turns rows 'unknown'."""
         for part in self.requests.batches(samples, order):
             yield self._batch(part, dropout)
 

@@ -1,7 +1,8 @@
 """Heads: from each task's bottom representation to its logit.
 
-MMoE: Ma et al., KDD 2018, 'Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts'. E experts are
-shared, each task has a gate over them and a tower. Where every task brings its own bottom, expert and gate of task t read x[t].
+MMoE: Ma et al., KDD 2018, 'Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts'. E experts
+are shared, each task has a gate over them and a tower. Where every task brings its own bottom, experts and gate of task t read
+x[t].
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Letters: B samples · U requests · T tasks · A actions · L length · F fields
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,11 @@ from torch.nn import functional as F
 
 from models.batches import GAPS, Batch, Bucket
 from models.config import Recipe
+from models.contract import Contract
 from models.heads import MMoE
 from models.interest import Interest
 from models.refinement import Refinement
+from models.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ class Shape:
     actions: int
     length: int
 
+    @classmethod
+    def of(cls, contract: Contract, vocabulary: Vocabulary) -> Shape:
+        """The shape of the data that a contract describes and a vocabulary was fitted on."""
+        user, item, context = (
+            tuple(vocabulary.sizes(fields)) for fields in (contract.user_fields, contract.item_fields, contract.context_fields)
+        )
+        return cls(user, item, context, len(contract.tasks), len(contract.actions), max(contract.lengths))
+
 
 class Fields(nn.Module):
     """The embedding tables. A history token shares the candidate's item tables. Row 0 is 'unknown'."""
@@ -42,12 +53,7 @@ class Fields(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, F, D): user, item and context fields of every sample."""
-        user = [
-            table(batch.user_UF[:, f])[batch.request_B]
-            if len(batch.user_UF) != len(batch.item_BF)
-            else table(batch.user_UF[:, f])
-            for f, table in enumerate(self.user)
-        ]
+        user = [table(batch.user_UF[:, f][batch.request_B]) for f, table in enumerate(self.user)]
         item = [table(batch.item_BF[:, f]) for f, table in enumerate(self.item)]
         context = [table(batch.context_BC[:, f]) for f, table in enumerate(self.context)]
         return torch.stack([*user, *item, *context], dim=1)
@@ -63,7 +69,7 @@ class Pooled(nn.Module):
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
         super().__init__()
         self.fields = Fields(recipe, shape)
-        self.outputs = (len(shape.user) + len(shape.item) + len(shape.context) + shape.actions) * recipe.width
+        self.outputs: int = (len(shape.user) + len(shape.item) + len(shape.context) + shape.actions) * recipe.width
 
     def forward(self, batch: Batch) -> Tensor:
         """(1, B, F·D)."""
@@ -90,7 +96,7 @@ class DTRN(nn.Module):
         self.interest = Interest(recipe, shape.tasks, shape.actions)
         fields = len(shape.user) + len(shape.item) + len(shape.context) + shape.actions
         self.refinement = Refinement(shape.tasks, fields, recipe.reduction)
-        self.outputs = fields * recipe.width
+        self.outputs: int = fields * recipe.width
 
     def forward(self, batch: Batch) -> Tensor:
         """(T, B, F·D)."""
@@ -103,11 +109,10 @@ class DTRN(nn.Module):
         ]
         interests = _placed(outs, batch, self.tasks, fields)
         x = torch.cat([fields.expand(self.tasks, -1, -1, -1), interests], dim=2)
-        refined: Tensor = self.refinement(x)
-        return refined.flatten(2)
+        return cast("Tensor", self.refinement(x)).flatten(2)
 
     def _tokens(self, bucket: Bucket) -> Tensor:
-        extra = self.gap(bucket.gap_NL) + self.age(bucket.age_NL) + self.action(bucket.action_N)[:, None]
+        extra: Tensor = self.gap(bucket.gap_NL) + self.age(bucket.age_NL) + self.action(bucket.action_N)[:, None]
         return self.fields.token(bucket.token_NLF) + extra
 
 
@@ -121,8 +126,9 @@ class Network(nn.Module):
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
         super().__init__()
         self.recipe = recipe
-        self.bottom = BOTTOMS[recipe.bottom](recipe, shape)
-        self.head = HEADS[recipe.head](recipe, shape.tasks, self.bottom.outputs)
+        bottom: Pooled | DTRN = BOTTOMS[recipe.bottom](recipe, shape)
+        self.bottom = bottom
+        self.head = HEADS[recipe.head](recipe, shape.tasks, bottom.outputs)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, T)."""

@@ -47,7 +47,7 @@ class Sequences:
         Users (N,), tokens (N, Fi), times (N,), each a list over actions.
         """
         orders = [np.lexsort((*k.T[::-1], t, u)) for u, k, t in zip(users, tokens, times, strict=True)]
-        return cls.from_runs(*([x[o] for x, o in zip(part, orders, strict=True)] for part in (users, tokens, times)))  # type: ignore[arg-type]
+        return cls.from_runs(*([x[o] for x, o in zip(part, orders, strict=True)] for part in (users, tokens, times)))
 
     @classmethod
     def from_runs(cls, users: list[Ints], tokens: list[NDArray[Any]], times: list[Ints]) -> Sequences:

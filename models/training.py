@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from models.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: training loss, validation log loss and AUC per task, and the score that stops early (low is good)."""
+    """What one epoch gave: training loss, validation log loss and AUC per task, and the score that stops early (low: good)."""
 
     epoch: int
     loss: dict[str, float]
@@ -45,14 +46,13 @@ class Trained:
 
     recipe: Recipe
     contract: Contract
-    shape: Shape
     vocabulary: Vocabulary
     network: Network
     history: list[Epoch]
 
     @property
     def score(self) -> float:
-        """The best validation score: mean over tasks of log loss ÷ entropy of the base rate; 1 is knowing only the base rate."""
+        """The best validation score: mean over tasks of log loss ÷ entropy of the base rate; 1 is to know only that rate."""
         return min(e.score for e in self.history)
 
 
@@ -80,25 +80,20 @@ def train(
 ) -> Trained:
     """Train `recipe` on raw-key requests; early stop on `validation`, and the best epoch's weights are always what comes back.
 
-    `checkpoint` is a folder: a run that finds its own checkpoint there goes on from it. Raises ValueError when there is nothing to
-    learn from, or when the loss stops being a number.
+    `checkpoint` is a folder: a run that finds its own checkpoint there goes on from it. Raises ValueError when there is nothing
+    to learn from, or when the loss stops being a number.
     """
     settings = contract.training
     _check(contract, training, validation)
     vocabulary = Vocabulary.fit(training, contract.user_fields, contract.item_fields, contract.context_fields)
-    shape = Shape(
-        *(tuple(vocabulary.sizes(f)) for f in (contract.user_fields, contract.item_fields, contract.context_fields)),
-        len(contract.tasks),
-        len(contract.actions),
-        max(contract.lengths),
-    )
+    shape = Shape.of(contract, vocabulary)
     device = device_of(settings.device)
     torch.manual_seed(settings.seed)
     network = Network(recipe, shape)
     network.head.start_from(torch.from_numpy(_base_rates(training)).float())
     network.to(device)
     ids = {id(p) for p in network.id_tables()}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": network.id_tables(), "weight_decay": settings.embedding_decay},
         {"params": [p for p in network.parameters() if id(p) not in ids]},
     ]
@@ -117,7 +112,7 @@ def train(
         _save(checkpoint, network, optimiser, best, history)
         report(record)
     network.load_state_dict(best)
-    return Trained(recipe, contract, shape, vocabulary, network.cpu().eval(), history)
+    return Trained(recipe, contract, vocabulary, network.cpu().eval(), history)
 
 
 def _check(contract: Contract, training: Requests, validation: Requests) -> None:
@@ -173,7 +168,7 @@ def _run_epoch(
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss, per_task = network.loss(batch.to(device), weight)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         totals += per_task.detach()
         steps += 1

@@ -1,0 +1,165 @@
+"""Samples → artifacts: every candidate and every reference is retrained for a judged day, on days before it only.
+
+The learning itself is in `models`; here is which days it may see, what the result depends on, and what a person is shown.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets import lake, samples
+from assets.project import Project, explained
+from models import baselines, window
+from models.contract import Contract
+from models.home import Home
+from models.requests import Requests
+
+SECTIONS = (
+    *("name", "shape", "time", "calendar", "item_features", "user_features", "context"),
+    *("behaviours", "tasks", "histories", "samples", "training"),
+)
+READING = ("models/requests.py", "models/vocabulary.py", "models/window.py", "models/moment.py")
+NEURAL = (
+    *("models/batches.py", "models/config.py", "models/heads.py", "models/interest.py", "models/network.py"),
+    *("models/refinement.py", "models/training.py", "models/artifact.py"),
+)
+
+Progress = Callable[[str], None]
+
+
+def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progress = print) -> tuple[lake.Manifest, bool]:
+    """The artifact of candidate or reference `name` for `judged_day`; (manifest, whether it was trained now).
+
+    `say` is told a line per epoch. Raises ValueError when the days before do not suffice, lake.Missing and lake.Blocked
+    when one of them may not be read.
+    """
+    days = contract.training_days(judged_day)
+    if len(days) < 2:
+        raise ValueError(
+            f"{name} for {judged_day}: needs at least two days whose labels are known before {judged_day} (one to train, one to stop "
+            f"early on), and has {len(days)}; judge a later day"
+        )
+    inputs = samples.window_inputs(home, contract, days)
+
+    neural = name in contract.training.candidates
+    code = lake.code_hash(*READING, *(NEURAL if neural else ["models/baselines.py"]))
+    terms = contract.digest(*SECTIONS)
+
+    def make(path: Path) -> dict[str, Any]:
+        fit, stop = window.read_requests(home, contract, days[:-1]), window.read_requests(home, contract, days[-1:])
+        if neural:
+            # A checkpoint is only good for the very inputs that it was made from, so their hash is its name.
+            origin = hashlib.sha256(json.dumps([inputs, code, terms]).encode()).hexdigest()[:16]
+            _neural(contract, name, fit, stop, path, home.checkpoint(name, judged_day) / origin, say)
+        else:
+            model = (
+                baselines.Popularity.fit(contract, fit) if name == "popularity" else baselines.LightGBM.fit(contract, fit, stop)
+            )
+            model.save(path)
+        return {"counts": {"training": len(fit), "validation": len(stop)}, "detail": {"days": days}}
+
+    built = lake.build(home, name, judged_day, home.model(name, judged_day), make, inputs=inputs, code=code, contract=terms)
+    shutil.rmtree(home.checkpoint(name, judged_day), ignore_errors=True)
+    return built
+
+
+def _neural(contract: Contract, name: str, fit: Requests, stop: Requests, path: Path, checkpoint: Path, say: Progress) -> None:
+    from models import artifact, config, training  # torch is slow to import, and a day without news needs none
+
+    def report(epoch: training.Epoch) -> None:
+        aucs = ", ".join(f"{task} {value:.3f}" for task, value in epoch.validation_auc.items())
+        say(f"{name} epoch {epoch.epoch}: validation score {epoch.score:.4f} (1 = base rate only), AUC {aucs}")
+
+    recipe = replace(config.RECIPES[name], width=contract.training.width)
+    artifact.save(path, name, training.train(recipe, contract, fit, stop, checkpoint=checkpoint, report=report))
+
+
+def learning_curve(history: list[dict[str, Any]]) -> str:
+    """Training loss and validation AUC per task over the epochs, as a markdown image."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    for axes, key, title in zip(
+        figure.subplots(1, 2), ("loss", "validation_auc"), ("training loss", "validation AUC"), strict=True
+    ):
+        for task in history[0][key]:
+            axes.plot([e["epoch"] for e in history], [e[key][task] for e in history], marker="o", markersize=3, label=task)
+        axes.set(title=title, xlabel="epoch")
+        axes.legend(frameon=False, fontsize=8)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=90)
+    return f"![loss and AUC per epoch](data:image/png;base64,{base64.b64encode(image.getvalue()).decode()})"
+
+
+def _result(context: dg.AssetExecutionContext, project: Project, name: str) -> dg.MaterializeResult[Any]:
+    home, contract, day = project.home, project.terms, context.partition_key
+    with explained():
+        if name not in (*contract.training.candidates, *contract.training.references):
+            return dg.MaterializeResult(
+                metadata={"recomputed": 0, "left out": f"{name} is not in the contract's training section"}
+            )
+        manifest, done = train(home, contract, name, day, context.log.info)
+    metadata: dict[str, Any] = {"recomputed": int(done), **manifest.counts, "days": ", ".join(manifest.detail["days"])}
+    spec = json.loads((home.model(name, day) / "spec.json").read_text())
+    if history := spec.get("history"):
+        rows = [
+            f"| {e['epoch']} | {e['score']:.4f} | "
+            + " | ".join(f"{e['loss'][t]:.4f} | {e['validation_auc'][t]:.4f}" for t in contract.tasks)
+            + " |"
+            for e in history
+        ]
+        head = "| epoch | score | " + " | ".join(f"{t}: loss | AUC" for t in contract.tasks) + " |"
+        table = "\n".join([head, "|---" * (2 + 2 * len(contract.tasks)) + "|", *rows])
+        metadata |= {
+            "validation score": spec["validation_score"],
+            "parameters": spec["parameters"],
+            "epochs": dg.MetadataValue.md(table),
+            "curve": dg.MetadataValue.md(learning_curve(history)),
+        }
+    return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset(
+    deps=["samples", "histories"],
+    kinds={"numpy"},
+    description="Smoothed item popularity per task: the reference to beat first.",
+)
+def popularity(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
+    return _result(context, project, "popularity")
+
+
+@dg.asset(
+    deps=["samples", "histories"],
+    kinds={"lightgbm"},
+    description="Gradient boosting on plain counts and recencies: a reference.",
+)
+def lightgbm(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
+    return _result(context, project, "lightgbm")
+
+
+@dg.asset(
+    deps=["samples", "histories"],
+    kinds={"torch"},
+    pool="gpu",
+    description="Candidate: MMoE on fields and mean-pooled histories.",
+)
+def mmoe(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
+    return _result(context, project, "mmoe")
+
+
+@dg.asset(
+    deps=["samples", "histories"],
+    kinds={"torch"},
+    pool="gpu",
+    description="Candidate: DTRN, a bottom representation of its own per task.",
+)
+def dtrn(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
+    return _result(context, project, "dtrn")
