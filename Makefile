@@ -1,0 +1,41 @@
+# Every command does its own set-up. These go with each of them:
+#   DATASET=name or path of a contract (simulated)   LOG=file, folder or glob of the log   DTRN_HOME=folder (.dtrn)   PORT=number
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check ui serve bench-train forget
+.SUFFIXES:
+
+# What the caller left out stays out of the environment: the command line has its own defaults.
+$(foreach name,DATASET LOG DTRN_HOME PORT,$(if $(value $(name)),$(eval export $(name))))
+
+PYTHON_IN_VENV := .venv/bin/python
+
+help: ## this list
+	@echo "make COMMAND [DATASET=simulated] [LOG=path] [DTRN_HOME=.dtrn] [PORT=number]"
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv with the pinned packages (the others do it too, when needed)
+	@orchestration/setup.sh
+
+demo: setup ## the daily job on a whole log, served, replayed and reported; ends with a table
+	@./dtrn demo
+
+ui: setup ## Dagster's UI and daemon with this project loaded, on 127.0.0.1:3000
+	@./dtrn ui
+
+serve: setup ## the champion bento, on 127.0.0.1:3001
+	@./dtrn serve
+
+test: setup ## all tests
+	@$(PYTHON_IN_VENV) -m pytest
+
+check: setup ## ruff, formatting, strict types
+	@$(PYTHON_IN_VENV) -m ruff check .
+	@$(PYTHON_IN_VENV) -m ruff format --check .
+	@$(PYTHON_IN_VENV) -m mypy --strict assets bentos models orchestration
+
+bench-train: setup ## training speed of the neural models, in samples a second
+	@$(PYTHON_IN_VENV) -m benchmarks.training
+
+forget: setup ## delete what was made of DATASET: lake, models, champions, reports (the simulated log too); asks first
+	@./dtrn forget
