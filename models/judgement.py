@@ -29,6 +29,9 @@ MIN_EACH = 30
 MIN_USERS = 10
 """Users that those positives, and those negatives, must come from: 30 purchases of one user are one draw, not 30."""
 
+BLOCK = 1 << 23
+"""Multiplicities that are held at once: 64 MB."""
+
 
 class Measure(TypedDict):
     """One model on one task. None where the rows do not define it; no interval where the task cannot be judged."""
@@ -183,9 +186,9 @@ def _unfit(labels: NDArray[Any], user: NDArray[Any], min_each: int, min_users: i
 
 
 def _draws(user: NDArray[Any], resamples: int, rng: np.random.Generator) -> Iterator[tuple[slice, Floats]]:
-    """Blocks of resamples: (slice of R, how often each user was drawn (block, U)); a block takes at most 64 MB."""
+    """Blocks of resamples: (slice of R, how often each user was drawn (block, U))."""
     people = int(user.max()) + 1 if len(user) else 0
-    step = max(1, (1 << 23) // max(people, 1))
+    step = max(1, BLOCK // max(people, 1))
     for first in range(0, resamples, step):
         rows = slice(first, min(first + step, resamples))
         counts = [np.bincount(rng.integers(people, size=people), minlength=people) for _ in range(rows.stop - first)]
