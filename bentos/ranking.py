@@ -1,0 +1,231 @@
+"""From a message to a ranking: raw keys into one `Requests`, scored by the very call that training and judging use.
+
+Nothing is encoded here. Features that a request leaves out are those last seen with the item (user), told since or known
+from training; context that it leaves out is derived from its time or missing. Letters as in `models.requests`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bentos import lines
+from bentos.clock import Clock
+from bentos.messages import (
+    EventsRequest,
+    EventsResponse,
+    Feature,
+    Past,
+    RankRequest,
+    RankResponse,
+    Refused,
+    Told,
+    aligned,
+    known,
+)
+from bentos.online import Event, OnlineHistories, resolved
+from bentos.prediction_log import Prediction
+from models.contract import Contract
+from models.moment import derived_context
+from models.requests import MASKED, NULL_KEY, Ints, Requests, Sequences
+from models.vocabulary import Vocabulary
+
+DAY_MS = 86_400_000
+
+
+class Ranker(Protocol):
+    """A loaded artifact (`models.artifact.NeuralRanker`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def contract(self) -> Contract: ...
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    @property
+    def tasks(self) -> tuple[str, ...]: ...
+    def score(self, requests: Requests) -> NDArray[np.float64]: ...
+
+
+class Ranking:
+    """One model, the histories that it reads and the clock that it goes by.
+
+    `weights` of the tasks in the combined score (a task left out weighs 0; none at all: all alike) · `replay`: whether
+    a request may say what time it is · `log`: where rankings are written, None for nowhere.
+    """
+
+    def __init__(
+        self,
+        ranker: Ranker,
+        tag: str,
+        histories: OnlineHistories,
+        clock: Clock,
+        weights: dict[str, float],
+        *,
+        replay: bool,
+        log: lines.Lines | None,
+    ) -> None:
+        self.ranker = ranker
+        self.contract = ranker.contract
+        self.tag = tag
+        self.histories = histories
+        self.clock = clock
+        self.replay = replay
+        self.log = log
+        alike = dict.fromkeys(ranker.tasks, 1 / len(ranker.tasks))
+        self.weights = {task: (weights or alike).get(task, 0.0) for task in ranker.tasks}
+
+    def rank(self, request: RankRequest) -> RankResponse:
+        """The items in the order of their combined score, equal ones as they came. Raises Refused."""
+        if request.time is not None and not self.replay:
+            raise Refused("time", "is only accepted by a service that was started for replay; leave it out")
+        time = self.clock.now() if request.time is None else request.time
+        requests = self.requests(request, resolved(self.contract, time))
+        probability = self.ranker.score(requests)
+        score = probability @ np.array(list(self.weights.values()))
+        order = np.argsort(-score, kind="stable")
+        request_id = uuid.uuid4().hex
+        if self.log is not None:
+            self.log.append(self._prediction(request_id, time, requests, probability, score))
+        return RankResponse(
+            request_id,
+            self.tag,
+            requests.item[order, 0].tolist(),
+            order.tolist(),
+            score[order].tolist(),
+            {task: probability[order, place].tolist() for place, task in enumerate(self.ranker.tasks)},
+        )
+
+    def requests(self, request: RankRequest, time: int) -> Requests:
+        """The one request as raw keys, its history strictly before `time` (epoch ms). Raises Refused."""
+        contract, items = self.contract, len(request.item_ids)
+        sequences = self._sequences(request)
+        user, moment = np.array([request.user_id], np.int64), np.array([time], np.int64)
+        since = np.array([contract.history_start(contract.day_of(time))], np.int64)
+        start, end = sequences.span(user, moment, since, contract.lengths)
+        return Requests(
+            user=np.concatenate([user, self._user_features(request)])[None],
+            time=moment,
+            offsets=np.array([0, items], np.int64),
+            item=self._items(request),
+            context=self._context(request, moment),
+            label=np.full((items, len(self.ranker.tasks)), MASKED, np.int8),
+            start=start,
+            end=end,
+            sequences=sequences,
+        )
+
+    def tell(self, request: EventsRequest) -> EventsResponse:
+        """Take all events, or none of them where one is wrong. Raises Refused."""
+        now = self.clock.now()
+        events = [self._event(f"events[{place}]", told, now) for place, told in enumerate(request.events)]
+        accepted = sum(map(self.histories.tell, events))
+        return EventsResponse(accepted, len(events) - accepted)
+
+    def _event(self, field: str, told: Told, now: int) -> Event:
+        known(f"{field}.behaviour", [told.behaviour], self.contract.actions)
+        known(f"{field}.item_features", told.item_features, tuple(self.contract.item_features))
+        time = now if told.time is None else told.time
+        if not self.replay:  # a replay tells of the day after the service's own
+            if time > now + DAY_MS:
+                raise Refused(f"{field}.time", f"{time} is more than a day ahead of the service's clock, {now} (epoch ms)")
+            if time < (oldest := self.contract.history_start(self.contract.day_of(now))):
+                raise Refused(f"{field}.time", f"{time} is before any history reaches, {oldest} (epoch ms; seconds came?)")
+        # Kept whole: what was last seen with the item is another answer after the next training.
+        features = self._tokens([told.item_id], [told.item_features])[0, 1:].tolist()
+        named = dict(zip(self.contract.item_features, features, strict=True))
+        return Event(told.user_id, told.item_id, told.behaviour, time, named)
+
+    def _sequences(self, request: RankRequest) -> Sequences:
+        known("histories", request.histories, self.contract.actions)
+        runs = self.histories.of(request.user_id)
+        for name, past in request.histories.items():
+            for place, event in enumerate(past):
+                known(f"histories.{name}[{place}].item_features", event.item_features, tuple(self.contract.item_features))
+            runs[self.contract.actions.index(name)] = self._given(past)
+        users = [np.full(len(times), request.user_id, np.int64) for _, times in runs]
+        return Sequences.from_events(users, [tokens for tokens, _ in runs], [times for _, times in runs])
+
+    def _given(self, past: Sequence[Past]) -> tuple[Ints, Ints]:
+        tokens = self._tokens([event.item_id for event in past], [event.item_features for event in past])
+        times = [resolved(self.contract, event.time) for event in past]
+        return tokens, np.array(times, np.int64)
+
+    def _tokens(self, items: list[int], given: Sequence[dict[str, Feature]]) -> Ints:
+        """(N, Fi) item keys with the features that are given, else those last seen with the item."""
+        out = self._last_seen(items)
+        for row, features in enumerate(given):
+            for name, value in features.items():
+                out[row, self.contract.item_fields.index(name)] = _key(value)
+        return out
+
+    def _last_seen(self, items: list[int]) -> Ints:
+        ids = np.array(items, np.int64)
+        out = np.concatenate([ids[:, None], self.ranker.vocabulary.item_features(ids)], axis=1)
+        if told := self.histories.features(items):
+            for row, item in enumerate(items):
+                if item in told:
+                    out[row, 1:] = told[item]
+        return out
+
+    def _items(self, request: RankRequest) -> Ints:
+        out = self._last_seen(request.item_ids)
+        known("item_features", request.item_features, tuple(self.contract.item_features))
+        for name, column in request.item_features.items():
+            aligned(f"item_features.{name}", column, len(out))
+            out[:, self.contract.item_fields.index(name)] = [_key(value) for value in column]
+        return out
+
+    def _user_features(self, request: RankRequest) -> Ints:
+        known("user_features", request.user_features, tuple(self.contract.user_features))
+        out: Ints = self.ranker.vocabulary.user_features(np.array([request.user_id], np.int64))[0]
+        for place, name in enumerate(self.contract.user_features):
+            if name in request.user_features:
+                out[place] = _key(request.user_features[name])
+        return out
+
+    def _context(self, request: RankRequest, moment: Ints) -> Ints:
+        derived = self.contract.context.derived
+        for name in request.context:
+            if name in derived:
+                raise Refused(f"context.{name}", "follows from the time of the request; leave it out")
+        known("context", request.context, tuple(self.contract.context.columns))
+        out = np.full((len(request.item_ids), len(self.contract.context_fields)), NULL_KEY, np.int64)
+        out[:, : len(derived)] = derived_context(self.contract, moment)
+        for name, column in request.context.items():
+            if isinstance(column, list):
+                aligned(f"context.{name}", column, len(out))
+                out[:, self.contract.context_fields.index(name)] = [_key(value) for value in column]
+            else:
+                out[:, self.contract.context_fields.index(name)] = _key(column)
+        return out
+
+    def _prediction(
+        self, request_id: str, time: int, requests: Requests, probability: NDArray[np.float64], score: NDArray[np.float64]
+    ) -> Prediction:
+        vocabulary = self.ranker.vocabulary
+        lengths = (requests.end - requests.start)[0].tolist()
+        return Prediction(
+            request_id,
+            time,
+            self.clock.wall(),
+            self.tag,
+            int(requests.user[0, 0]),
+            requests.user[0, 1:].tolist(),
+            requests.item[:, 0].tolist(),
+            requests.item[:, 1:].tolist(),
+            requests.context.tolist(),
+            score.tolist(),
+            {task: probability[:, place].tolist() for place, task in enumerate(self.ranker.tasks)},
+            dict(zip(self.contract.actions, lengths, strict=True)),
+            bool(vocabulary.rows("user", requests.user[:, 0])[0] == 0),
+            int((vocabulary.rows("item", requests.item[:, 0]) == 0).sum()),
+        )
+
+
+def _key(value: Feature) -> int:
+    return NULL_KEY if value is None else value
