@@ -25,7 +25,7 @@ from models.judgement import CHAMPION, LEVEL, POPULARITY, decide, judge
 RESAMPLES = 500
 CURVE_POINTS = 80
 CODE = (
-    *("assets/evaluation.py", "assets/training.py", "models/judgement.py", "models/metrics.py", "models/baselines.py"),
+    *("assets/evaluation.py", "models/judgement.py", "models/metrics.py", "models/baselines.py"),
     *(*training.READING, *training.NEURAL),
 )
 PAGE_CODE = ("assets/verdict_page.py", "assets/verdict_page.html", "assets/verdict_charts.py")
@@ -172,7 +172,7 @@ def _page(home: Home, manifest: lake.Manifest) -> None:
 
 
 @dg.asset(deps=["samples", *MODELS], kinds={"html"}, description="Who challenged whom on the judged day, and who won.")
-def verdict(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+def verdict(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     with explained():
         built = [evaluate(project.home, project.terms, day) for day in context.partition_keys]
     day = context.partition_keys[-1]

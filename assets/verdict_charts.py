@@ -113,8 +113,9 @@ def pngs(verdict: Verdict) -> dict[str, str]:
         figures |= {f"ROC of {task}": roc(verdict, task), f"calibration of {task}": calibration(verdict, task)}
     out = {}
     for name, figure in figures.items():
-        for axes in figure.axes[: int(" of " in name)]:
-            axes.legend(fontsize=7, frameon=False)
+        for axes in figure.axes:
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=7, frameon=False)
         part = io.BytesIO()
         figure.savefig(part, format="png", dpi=80)
         out[name] = base64.b64encode(part.getvalue()).decode()
