@@ -116,7 +116,7 @@ class DTRN(nn.Module):
         return self.fields.token(bucket.token_NLF) + extra
 
 
-BOTTOMS = {"pooled": Pooled, "dtrn": DTRN}
+BOTTOMS: dict[str, type[Pooled] | type[DTRN]] = {"pooled": Pooled, "dtrn": DTRN}
 HEADS = {"mmoe": MMoE}
 
 
@@ -126,9 +126,8 @@ class Network(nn.Module):
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
         super().__init__()
         self.recipe = recipe
-        bottom: Pooled | DTRN = BOTTOMS[recipe.bottom](recipe, shape)
-        self.bottom = bottom
-        self.head = HEADS[recipe.head](recipe, shape.tasks, bottom.outputs)
+        self.bottom = BOTTOMS[recipe.bottom](recipe, shape)
+        self.head = HEADS[recipe.head](recipe, shape.tasks, self.bottom.outputs)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, T)."""

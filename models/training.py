@@ -92,12 +92,7 @@ def train(
     network = Network(recipe, shape)
     network.head.start_from(torch.from_numpy(_base_rates(training)).float())
     network.to(device)
-    ids = {id(p) for p in network.id_tables()}
-    groups: list[dict[str, Any]] = [
-        {"params": network.id_tables(), "weight_decay": settings.embedding_decay},
-        {"params": [p for p in network.parameters() if id(p) not in ids]},
-    ]
-    optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+    optimiser = optimiser_of(network, learning_rate=settings.learning_rate, embedding_decay=settings.embedding_decay)
     weight = torch.tensor([t.weight for t in contract.tasks.values()], device=device)
     seen, held_out = Loader(vocabulary.encode(training)), Loader(vocabulary.encode(validation))
     entropy = _entropy(validation)
@@ -113,6 +108,16 @@ def train(
         report(record)
     network.load_state_dict(best)
     return Trained(recipe, contract, vocabulary, network.cpu().eval(), history)
+
+
+def optimiser_of(network: Network, *, learning_rate: float, embedding_decay: float) -> torch.optim.Optimizer:
+    """Adam for everything; only the id tables are decayed."""
+    ids = {id(p) for p in network.id_tables()}
+    groups: list[dict[str, Any]] = [
+        {"params": network.id_tables(), "weight_decay": embedding_decay},
+        {"params": [p for p in network.parameters() if id(p) not in ids]},
+    ]
+    return torch.optim.Adam(groups, lr=learning_rate, fused=True)
 
 
 def _check(contract: Contract, training: Requests, validation: Requests) -> None:
