@@ -64,7 +64,7 @@ def forest(verdict: Verdict, other: str) -> Figure:
 def roc(verdict: Verdict, task: str) -> Figure:
     """True against false positive rate, one line a model."""
     figure = Figure(figsize=(3.4, 3.1))
-    axes = figure.add_axes((0.16, 0.16, 0.81, 0.81))
+    axes = figure.add_axes((0.17, 0.16, 0.8, 0.81))
     axes.plot([0, 1], [0, 1], color=QUIET, lw=0.8, ls=(0, (3, 3)))
     for model, curve in _lines(verdict, task):
         axes.plot(*curve["roc"], color=colour(verdict, model), lw=1.6, label=model)
@@ -77,7 +77,7 @@ def roc(verdict: Verdict, task: str) -> Figure:
 def calibration(verdict: Verdict, task: str) -> Figure:
     """What happened against what was predicted, one dot a bin of equally many rows."""
     figure = Figure(figsize=(3.4, 3.1))
-    axes = figure.add_axes((0.16, 0.16, 0.81, 0.81))
+    axes = figure.add_axes((0.17, 0.16, 0.8, 0.81))
     top = 0.0
     for model, curve in _lines(verdict, task):
         predicted, observed, _ = curve["calibration"]
@@ -88,7 +88,7 @@ def calibration(verdict: Verdict, task: str) -> Figure:
     axes.set(xlim=(0, top), ylim=(0, top), xlabel="predicted", ylabel="happened")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-        axis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+        axis.set_major_formatter(lambda share, _: f"{share * 100:.3g}%")
     _plain(axes)
     axes.grid(color=GRID, lw=0.6)
     return figure

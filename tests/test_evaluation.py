@@ -157,6 +157,18 @@ def test_a_champion_reads_histories_as_long_as_it_was_trained_on(home: Home) -> 
     assert came["logloss"] == pytest.approx(metrics.log_loss(requests.label[:, 0], scores[:, 0]), abs=1e-9)
 
 
+def test_a_champion_that_names_its_tasks_in_another_order_is_read_by_name(home: Home) -> None:
+    path = home.model("mmoe", FIRST) / "spec.json"
+    theirs = logs.contract(TERMS.model_dump(mode="json"), tasks={n: TERMS.tasks[n] for n in ("buy", "click")})
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"contract": theirs.model_dump(mode="json")}))
+    crown(home, "mmoe", FIRST, FIRST)
+    evaluation.evaluate(home, TERMS, JUDGED)
+    requests = read_requests(home, TERMS, [JUDGED])
+    buy = artifact.load(home.model("mmoe", FIRST)).score(requests)[:, 0]
+    came = json.loads(home.verdict(JUDGED).read_text())["models"]["champion"]["buy"]
+    assert came["logloss"] == pytest.approx(metrics.log_loss(requests.label[:, 1], buy), abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -26,7 +26,7 @@ def day(seed: int = 0, rows: int = 600, people: int = 40) -> tuple[Any, Any, dic
 
 
 def verdict(labels: Any, users: Any, scores: Any, **changes: Any) -> Any:
-    arguments = {"tasks": TASKS, "challenger": "dtrn", "seed": 11, "resamples": 60} | changes
+    arguments: dict[str, Any] = {"tasks": TASKS, "challenger": "dtrn", "seed": 11, "resamples": 60} | changes
     return judge(labels, users, scores, **arguments)
 
 
