@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 UNKNOWN_DAY = "unknown"
 """The quarantine partition of rows without a readable time."""
@@ -49,12 +50,26 @@ class Home:
         """`BENTOML_HOME`: the registry of models and bentos."""
         return self.root / "bentoml"
 
+    def stored(self, kind: Literal["models", "bentos"]) -> Path:
+        """The folder of this data set's models, or bentos, in the registry: one folder a version."""
+        return self.bentoml / kind / f"dtrn-{self.dataset}"
+
     # the lake
 
     @property
     def raw(self) -> Path:
         """Where the simulator writes its log, and the default source of the `simulated` contract."""
         return self.base / "raw"
+
+    @property
+    def truth(self) -> Path:
+        """What the simulator drew from, aside: the probabilities that no model may see."""
+        return self.base / "truth"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one command that works on this data set; let go by the kernel however that command ends."""
+        return self.base / "working.lock"
 
     @property
     def lake(self) -> Path:

@@ -1,0 +1,254 @@
+"""`./dtrn`: the same things without the UI. Each command says what it does and shows an example with --help.
+
+Heavy modules are imported by the command that needs them: --help must not wait for Dagster.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from models.contract import Contract, load
+from models.home import Home
+
+if TYPE_CHECKING:
+    from orchestration.runs import Line
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_HOME = ROOT / ".dtrn"
+OURS = ("assets", "models", "orchestration")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A behaviour log becomes a served, monitored champion, every day.",
+)
+
+Dataset = Annotated[str, typer.Option(envvar="DATASET", help="Name of a contract in datasets/, or the path of one.")]
+Root = Annotated[Path, typer.Option("--home", envvar="DTRN_HOME", help="Folder of everything that is written.")]
+Log = Annotated[str, typer.Option(envvar="LOG", help="The log: a file, a folder or a glob.")]
+Port = Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Port of 127.0.0.1.")]
+Day = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="The newest possible one when left out.")]
+
+
+def _place(dataset: str, root: Path) -> tuple[Contract, Home]:
+    contract = load(dataset)
+    return contract, Home(root.absolute(), contract.name)
+
+
+def _again(dataset: str, root: Path) -> str:
+    """What to add to a command of `make` to mean the same data set and home."""
+    said = {"DATASET": "" if dataset == "simulated" else dataset, "DTRN_HOME": "" if root == DEFAULT_HOME else str(root)}
+    return "".join(f" {name}={value}" for name, value in said.items() if value)
+
+
+@contextmanager
+def _line(dataset: str, root: Path, log: str) -> Iterator[Line]:
+    from orchestration import log_source, runs
+    from orchestration.progress import Progress
+
+    contract, home = _place(dataset, root)
+    with (
+        runs.opened(contract, home, Progress.on_terminal(), source=dataset, log=log_source.absolute(log)) as line,
+        line.progress,
+    ):
+        yield line
+
+
+@app.command(epilog="Example:  ./dtrn demo --dataset taobao --log ../shared/data/taobao_user_behavior_head.csv")
+def demo(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log = "") -> None:
+    """The daily job on a whole log: ingested, retrained, judged, served, replayed, monitored. Ends with a table."""
+    from orchestration import demo, log_source
+    from orchestration.progress import Progress
+
+    contract, place = _place(dataset, home)
+    again = _again(dataset, home)
+    demo.demo(contract, place, Progress.on_terminal(), source=dataset, log=log_source.absolute(log), again=again)
+
+
+@app.command(epilog="Example:  ./dtrn ingest --day 2026-03-13")
+def ingest(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log = "", day: Day = None) -> None:
+    """Take the log's files in, ingest one day, and sample it and the days whose labels it completes."""
+    from orchestration import days, jobs, log_source
+
+    with _line(dataset, home, log) as line:
+        log_source.ready(line.contract, line.home, log, line.progress)
+        line.take_in()
+        chosen = days.base_day(line.home, line.contract, day)
+        line.data_days(*jobs.ingested_with(line.contract, chosen))
+
+
+@app.command(epilog="Example:  ./dtrn backfill --dataset taobao --log ../shared/data/taobao_user_behavior_head.csv")
+def backfill(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log = "") -> None:
+    """Take the log's files in, ingest and sample every day of it, in one run. What is unchanged is not made again."""
+    from orchestration import days, log_source
+
+    with _line(dataset, home, log) as line:
+        log_source.ready(line.contract, line.home, log, line.progress)
+        line.take_in()
+        every = days.of_log(line.home, line.contract)
+        line.data_days(every[0], every[-1])
+
+
+@app.command(epilog="Example:  ./dtrn train --day 2026-03-13")
+def train(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, day: Day = None) -> None:
+    """Retrain every candidate and reference for one judged day, on the days before it."""
+    from orchestration import days, jobs
+
+    with _line(dataset, home, "") as line:
+        line.judged_day(days.judged_day(line.home, line.contract, day), (*jobs.REFERENCES, *jobs.CANDIDATES))
+
+
+@app.command(epilog="Example:  ./dtrn evaluate --day 2026-03-13")
+def evaluate(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, day: Day = None) -> None:
+    """Judge one day's challenger against the champion; a winner is packaged, checked over HTTP and promoted."""
+    from assets import evaluation
+    from orchestration import days, jobs
+
+    with _line(dataset, home, "") as line:
+        chosen = days.judged_day(line.home, line.contract, day)
+        line.judged_day(chosen, ("verdict", *jobs.PROMOTED))
+        for reason in evaluation.read(line.home, chosen)["reasons"]:
+            line.progress.console.print(f"  {escape(reason)}")
+        line.progress.console.print(f"  {line.home.verdict_page(chosen)}")
+
+
+@app.command(epilog="Example:  ./dtrn simulate --users 20000 --items 50000 --impressions 200000")
+def simulate(
+    dataset: Dataset = "simulated",
+    home: Root = DEFAULT_HOME,
+    users: Annotated[int, typer.Option(min=1)] = 1_500,
+    items: Annotated[int, typer.Option(min=1)] = 3_000,
+    impressions: Annotated[int, typer.Option(min=1, help="About so many a day.")] = 10_000,
+    seed: int = 7,
+) -> None:
+    """Write a simulated log in the contract's shape to the data set's raw folder, where the other commands find it."""
+    from orchestration import log_source
+    from orchestration.progress import Progress
+
+    contract, place = _place(dataset, home)
+    with Progress.on_terminal() as progress:
+        done = log_source.simulate(contract, place, progress, users=users, items=items, impressions=impressions, seed=seed)
+        progress.console.print(f"  {done.total.impressions:,} impressions on {len(done.files)} days in {place.raw}")
+
+
+@app.command(epilog="Example:  ./dtrn serve --port 8080")
+def serve(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, port: Port = 3001) -> None:
+    """Serve the champion's bento on 127.0.0.1 until Ctrl-C: POST /rank, POST /events, GET /model."""
+    from assets import registry, served
+    from orchestration import instance
+
+    contract, place = _place(dataset, home)
+    os.environ.update(instance.QUIET)
+    reigning = registry.champion(place)
+    if reigning is None:
+        raise ValueError(f"no champion of {contract.name} in {place.root}; make one first: make demo{_again(dataset, home)}")
+    console = Console(highlight=False)
+    with served.start(place, reigning.bento, port=port, say=lambda text: console.print(f"  {text}", markup=False)) as service:
+        console.print(f"{reigning.tag} answers, for example:", markup=False)
+        asked = '{"user_id": 1, "item_ids": [1, 2, 3]}'
+        console.print(f"  curl -s {service.url}/rank -H 'content-type: application/json' -d '{asked}'", markup=False)
+        console.print(f"  curl -s {service.url}/model", markup=False)
+        console.print(f"Its log: {service.log}\nCtrl-C ends it.", markup=False)
+        try:
+            status = service.wait()
+        except KeyboardInterrupt:
+            return
+        raise ValueError(f"the service ended by itself with status {status}")
+
+
+@app.command(epilog="Example:  ./dtrn models --dataset taobao")
+def models(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME) -> None:
+    """List every change of champion, and the models in the registry."""
+    from assets import registry
+
+    _, place = _place(dataset, home)
+    console = Console(highlight=False)
+    changes = Table("when", "judged day", "champion", "before it", "by", "why", title="champions, the last one reigns")
+    for change in registry.champions(place):
+        cells = (change.when, change.judged_day, change.tag, change.replaced or "–", change.who, change.why)
+        changes.add_row(*map(escape, cells))
+    console.print(changes)
+    stored = place.stored("models")
+    registered = Table("model", "judged day", "parent", title="registered models")
+    for version in sorted(p.name for p in stored.iterdir() if p.is_dir()) if stored.is_dir() else []:
+        lineage = registry.lineage(place, f"{stored.name}:{version}")
+        registered.add_row(f"{stored.name}:{version}", lineage["judged_day"], lineage["parent"] or "–")
+    console.print(registered)
+
+
+@app.command(epilog="Example:  ./dtrn ui --port 3002")
+def ui(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log = "", port: Port = 3000) -> None:
+    """Dagster's UI and daemon with this data set loaded, on 127.0.0.1 until Ctrl-C."""
+    from assets import served
+    from orchestration import instance, log_source
+
+    _, place = _place(dataset, home)
+    served.require_free(port)
+    instance.prepare(place)
+    chosen = str(Path(dataset).absolute()) if dataset.endswith(".toml") else dataset
+    environment = os.environ | {"DATASET": chosen, "DTRN_HOME": str(place.root), "LOG": log_source.absolute(log)}
+    print(f"Dagster's UI: http://127.0.0.1:{port} (starts in some seconds; Ctrl-C ends it)", flush=True)
+    os.chdir(ROOT)
+    command = [
+        "dagster",
+        "dev",
+        "-w",
+        str(ROOT / "workspace.yaml"),
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
+    os.execve(sys.executable, [sys.executable, "-W", "ignore", "-m", *command], environment)
+
+
+@app.command(epilog="Example:  ./dtrn forget --dataset taobao --yes")
+def forget(
+    dataset: Dataset = "simulated",
+    home: Root = DEFAULT_HOME,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete all that was made of one data set: lake, models, champions, reports, and a simulated log."""
+    from orchestration import build, instance
+
+    contract, place = _place(dataset, home)
+    doomed = [path for path in (place.base, place.stored("models"), place.stored("bentos")) if path.exists()]
+    if not doomed:
+        print(f"nothing of {contract.name} in {place.root}")
+        return
+    print("to be deleted:", *doomed, sep="\n  ")
+    if not yes:
+        typer.confirm("Delete it?", abort=True)
+    with instance.working(place, contract) as dagster:
+        keys = build.build(contract, place, source=dataset).resolve_all_asset_keys()
+        dagster.wipe_assets(list(keys))
+        for path in doomed:
+            shutil.rmtree(path)
+    print("deleted. Dagster still lists the runs that were")
+
+
+def main() -> None:
+    """Run the command line. A mistake of a person is one line and status 1 (2 when the call itself is wrong)."""
+    try:
+        app(prog_name="dtrn")
+    except Exception as error:
+        # ValueError and every error class of ours is written for people; anything else is a fault, and its trace is wanted.
+        if not isinstance(error, ValueError) and type(error).__module__.split(".")[0] not in OURS:
+            raise
+        Console(stderr=True, highlight=False).print(f"[red]dtrn:[/red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)

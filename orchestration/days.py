@@ -1,0 +1,54 @@
+"""Which days a command means: those of the log, and the newest that can be ingested or judged."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from assets import ingest
+from models.contract import Contract
+from models.home import UNKNOWN_DAY, Home
+from orchestration import jobs
+
+
+def of_log(home: Home, contract: Contract) -> list[str]:
+    """Every day of the calendar up to the last that the accepted files hold. Raises ValueError when there is none."""
+    last = ingest.last_day(home, contract)
+    if last is None:
+        raise ValueError(
+            f"the log holds no good row from {contract.calendar.first_day} to {contract.calendar.last_day or 'now'}; "
+            f"why each was refused stands in {home.quarantine(UNKNOWN_DAY)} and beside it"
+        )
+    return contract.days(last)
+
+
+def to_judge(home: Home, contract: Contract) -> list[str]:
+    """Every day of the log that can be judged. Raises ValueError when there is none."""
+    every = of_log(home, contract)
+    if not (judged := jobs.judged_days(contract, every[-1])):
+        raise ValueError(
+            f"the log ends on {every[-1]}, too early to judge a day: it takes one to judge and two before it, "
+            "all with their labels known"
+        )
+    return judged
+
+
+def base_day(home: Home, contract: Contract, day: str | None) -> str:
+    """`day`, or the log's last. Raises ValueError when it is not one of the log's."""
+    return _one_of(of_log(home, contract), day, "a day of the log")
+
+
+def judged_day(home: Home, contract: Contract, day: str | None) -> str:
+    """`day`, or the newest that can be judged. Raises ValueError when it cannot be."""
+    return _one_of(to_judge(home, contract), day, "a day that can be judged")
+
+
+def _one_of(days: list[str], day: str | None, what: str) -> str:
+    if day is None:
+        return days[-1]
+    try:
+        asked = str(date.fromisoformat(day))
+    except ValueError:
+        raise ValueError(f"'{day}' is not a day; YYYY-MM-DD is, for example {days[-1]}") from None
+    if asked not in days:
+        raise ValueError(f"{asked} is not {what}; those are {days[0]} to {days[-1]}")
+    return asked

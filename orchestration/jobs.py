@@ -1,0 +1,84 @@
+"""The two jobs, what each part of them makes, and which day may be judged once another is in.
+
+`daily` holds the whole line. Its parts have different keys (a base day D is ingested, a judged day J is retrained for), so
+a scheduled run takes the part and the day that it needs; run whole from the UI it does all parts for one day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import dagster as dg
+
+from models.contract import Contract
+
+DATA = ("log_files", "events", "histories", "samples")
+"""Made for a base day D, or for a range of them in one run."""
+
+REFERENCES = ("popularity", "lightgbm")
+CANDIDATES = ("mmoe", "dtrn")
+PROMOTED = ("packaged_model", "bento", "parity", "champion")
+
+JUDGED = (*REFERENCES, *CANDIDATES, "verdict", *PROMOTED)
+"""Made for a judged day J."""
+
+MONITORED = ("predictions", "outcomes", "drift")
+"""Made for a day that was served and is mature."""
+
+PART = "dtrn/part"
+"""Run tag: which part of `daily` the run is."""
+
+DAILY = "daily"
+BACKFILL = "backfill_history"
+
+
+def keys(contract: Contract, names: Sequence[str]) -> list[dg.AssetKey]:
+    """Asset keys of these stages of one data set."""
+    return [dg.AssetKey([contract.name, name]) for name in names]
+
+
+def daily(contract: Contract) -> dg.UnresolvedAssetJobDefinition:
+    """Everything, for one day."""
+    return dg.define_asset_job(
+        DAILY,
+        selection=dg.AssetSelection.assets(*keys(contract, (*DATA, *JUDGED, *MONITORED))),
+        description="One day of the line: ingest and sample it; retrain, judge, package and promote; land what was served.",
+    )
+
+
+def backfill_history(contract: Contract) -> dg.UnresolvedAssetJobDefinition:
+    """The data stages over a range of days, in one run."""
+    return dg.define_asset_job(
+        BACKFILL,
+        selection=dg.AssetSelection.assets(*keys(contract, DATA)),
+        description="Ingest and sample a range of days in one run. What is unchanged is not made again.",
+    )
+
+
+def ingested_with(contract: Contract, day: str) -> tuple[str, str]:
+    """The range of base days to make when `day` comes in: it holds labels of the samples of the days just before it."""
+    waits = contract.day_of(contract.day_end(day) - 1 + contract.horizon_ms) - date.fromisoformat(day)
+    return str(max(contract.calendar.first_day, date.fromisoformat(day) - waits)), day
+
+
+def day_tags(first: str, last: str) -> dict[str, str]:
+    """Run tags that stand for a range of days in one run."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+def days_of(run: dg.DagsterRun) -> tuple[str, str] | None:
+    """The days that a run is for, None for a run without days."""
+    if day := run.tags.get("dagster/partition"):
+        return day, day
+    first, last = (run.tags.get(f"dagster/asset_partition_range_{side}") for side in ("start", "end"))
+    return (first, last) if first and last else None
+
+
+def judged_days(contract: Contract, last_ingested: str) -> list[str]:
+    """Days that can be judged once all days up to `last_ingested` are in: mature, with two mature days before them."""
+    return [
+        day
+        for day in contract.days(date.fromisoformat(last_ingested))
+        if contract.mature(day, last_ingested) and len(contract.training_days(day)) >= 2
+    ]

@@ -1,0 +1,117 @@
+"""What a person sees while a command works: one line that moves, and one that stays for every step that ended.
+
+Dagster's own log lines stay in its instance, for the UI. While a step runs Dagster sends the process's output to a file, so
+the terminal is kept open under another descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+
+@dataclass
+class Step:
+    """A step that ended: seconds it took, partitions that did work."""
+
+    name: str
+    seconds: float
+    recomputed: int
+
+
+@dataclass
+class Progress:
+    """Tells the steps of runs and of plain functions on the terminal, and keeps what they took."""
+
+    console: Console
+    steps: list[Step] = field(default_factory=list)
+    _status: Status | None = None
+
+    @classmethod
+    def on_terminal(cls) -> Progress:
+        return cls(Console(file=os.fdopen(os.dup(1), "w"), highlight=False))
+
+    def __enter__(self) -> Progress:
+        self._status = self.console.status("")
+        self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._status:
+            self._status.stop()
+        self._status = None
+
+    def heading(self, text: str) -> None:
+        self.console.print(f"[bold]{escape(text)}[/bold]")
+
+    def say(self, text: str) -> None:
+        """The line that moves."""
+        if self._status:
+            self._status.update(escape(text.splitlines()[0] if text else ""))
+
+    def ended(self, name: str, seconds: float, recomputed: int, note: str = "") -> None:
+        """The line that stays."""
+        self.steps.append(Step(name, seconds, recomputed))
+        done = (
+            f"[green]✓[/green] {escape(name):<34} {seconds:6.1f} s"
+            if recomputed
+            else f"[dim]· {escape(name):<34} unchanged[/dim]"
+        )
+        self.console.print(f"  {done}  {escape(note)}".rstrip())
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[list[int]]:
+        """Time a plain function; append to the list what it did (partitions, 0 for nothing)."""
+        began, worked = time.monotonic(), list[int]()
+        self.say(name)
+        yield worked
+        self.ended(name, time.monotonic() - began, sum(worked))
+
+    def listener(self, label: str) -> _Listener:
+        return _Listener(self, label)
+
+
+@dataclass
+class _Listener:
+    """What Dagster calls with every event of one run; `label` (a day or range) goes behind each step's name."""
+
+    progress: Progress
+    label: str
+    worked: dict[str, int] = field(default_factory=dict)
+
+    def __call__(self, entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None:
+            if entry.step_key:
+                self.progress.say(f"{_short(entry.step_key)} {self.label}: {entry.user_message}")
+            return
+        kind, step = event.event_type, event.step_key
+        if step is None:
+            return
+        if kind == dg.DagsterEventType.STEP_START:
+            self.progress.say(f"{_short(step)} {self.label}")
+        elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            told = event.step_materialization_data.materialization.metadata.get("recomputed")
+            self.worked[step] = int(told.value) if told is not None and isinstance(told.value, int) else 0
+        elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                self.progress.console.print(
+                    f"  [yellow]![/yellow] check {escape(check.check_name)}: {escape(check.description or 'failed')}"
+                )
+        elif kind == dg.DagsterEventType.STEP_SUCCESS and step in self.worked:
+            self.progress.ended(f"{_short(step)} {self.label}", event.step_success_data.duration_ms / 1000, self.worked[step])
+
+
+def _short(step: str) -> str:
+    """A step's key without the data set's prefix."""
+    return step.split("__", 1)[-1]

@@ -1,0 +1,102 @@
+"""What the demo came to: one dictionary for `summary.json`, and the same for a person on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+
+from assets import evaluation, ingest, lake, packaging, registry
+from models.contract import Contract
+from models.home import Home
+from orchestration.progress import Step
+
+MEASURES = ("auc", "auc_low", "auc_high", "gauc", "logloss", "ece", "positives", "negatives")
+Summary = dict[str, Any]
+
+
+def summarise(
+    home: Home, contract: Contract, *, source: str, days: Sequence[str], judged_day: str, steps: Sequence[Step]
+) -> Summary:
+    """The figures of a finished demo, read from the records that its steps left. `source`: the log that was taken in.
+
+    Without a champion (no challenger has beaten popularity yet) what comes after it is None.
+    """
+    reigning = registry.champion(home)
+    verdict = evaluation.read(home, judged_day)
+    parity = packaging.read(home.promotion("parity", reigning.judged_day)) if reigning else None
+    served = lake.require(home, "replay", judged_day).detail if reigning else None
+    return {
+        "dataset": contract.name,
+        **ingest.totals(home, contract, source),
+        "days": len(days),
+        "samples": sum(lake.require(home, "samples", day).counts["samples"] for day in days),
+        "models": {
+            name: {task: {key: measured[key] for key in MEASURES} for task, measured in tasks.items()}
+            for name, tasks in verdict["models"].items()
+        },
+        "champion": reigning.tag if reigning else None,
+        "verdict": {
+            "judged_day": judged_day,
+            "challenger": verdict["challenger"]["name"],
+            "promote": verdict["promote"],
+            "reasons": verdict["reasons"],
+        },
+        "bento_tag": reigning.bento if reigning else None,
+        "parity": {key: parity[key] for key in ("rows", "max_difference")} if parity else None,
+        "served": {key: served[key] for key in ("requests", "ok", "p50_ms", "p99_ms")} if served else None,
+        "drift_report": str(home.drift_report(judged_day)) if reigning else None,
+        "seconds": {step.name: round(step.seconds, 2) for step in steps},
+        "recomputed": [step.name for step in steps if step.recomputed],
+    }
+
+
+def show(console: Console, home: Home, summary: Summary, *, why: str, serve: str) -> None:
+    """Print the summary as a table. `why`: the champion's reason · `serve`: the command that serves it."""
+    verdict, served, parity = summary["verdict"], summary["served"], summary["parity"]
+    outcome = "promoted. " if verdict["promote"] else "not promoted. "
+    told = {
+        "rows": f"{summary['rows_in']:,} in, {summary['rows_valid']:,} valid, {summary['rows_quarantined']:,} quarantined",
+        "samples": f"{summary['samples']:,} on {summary['days']} days",
+        "champion": summary["champion"] or "none yet: the first one must beat popularity",
+        "why": why,
+        f"verdict of {verdict['judged_day']}": outcome + " ".join(verdict["reasons"]),
+    }
+    if summary["champion"]:
+        told |= {
+            "parity": f"{parity['rows']:,} rows re-scored over HTTP, largest difference {parity['max_difference']:.1e}",
+            "replay": f"{served['ok']:,} of {served['requests']:,} requests answered, "
+            f"p50 {served['p50_ms']:.1f} ms, p99 {served['p99_ms']:.1f} ms",
+            "drift report": summary["drift_report"],
+        }
+    told |= {"verdict page": str(home.verdict_page(verdict["judged_day"])), "summary": str(home.summary)}
+    told |= {"serve it": serve} if summary["champion"] else {}
+    facts = Table.grid(padding=(0, 2))
+    for name, text in told.items():
+        if text:
+            facts.add_row(f"[bold]{escape(name)}[/bold]", escape(text))
+    console.print(Group("", _measures(summary), "", facts))
+
+
+def _measures(summary: Summary) -> Table:
+    table = Table(title=f"{summary['dataset']}, judged on {summary['verdict']['judged_day']}", title_justify="left")
+    for name in ("task", "model"):
+        table.add_column(name)
+    for name in ("AUC", "95 % interval", "GAUC", "log loss", "ECE", "positives", "negatives"):
+        table.add_column(name, justify="right")
+    tasks = list(next(iter(summary["models"].values())))
+    for task in tasks:
+        for model, measured in summary["models"].items():
+            m = measured[task]
+            interval = f"{_figure(m['auc_low'])} – {_figure(m['auc_high'])}" if m["auc_low"] is not None else "too few to judge"
+            figures = [_figure(m[key]) for key in ("gauc", "logloss", "ece")]
+            table.add_row(task, model, _figure(m["auc"]), interval, *figures, f"{m['positives']:,}", f"{m['negatives']:,}")
+        table.add_section()
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
