@@ -229,6 +229,8 @@ class Contract(Section):
                     )
                 raw[value] = name
         for name, task in self.tasks.items():
+            if name == "mean":
+                raise ValueError("tasks.mean: 'mean' stands for the mean over tasks in every verdict; rename the task")
             if events and (task.label or not task.behaviours or task.horizon_hours <= 0):
                 raise ValueError(f"tasks.{name}: an event log needs 'behaviours' and 'horizon_hours' > 0, and no 'label'")
             if not events and (task.behaviours or not task.label):

@@ -34,6 +34,7 @@ SIMULATED = (DATASETS / "simulated.toml").read_text()
         (TAOBAO, "click = 0.2", "clicks = 0.2", r"serving\.weights: \['clicks'\] not among tasks \['click', 'cart', 'buy'\]"),
         (TAOBAO, "[tasks.cart]", '[tasks.cart]\ngiven = "cart"', r"tasks\.cart\.given: 'cart' is not another task"),
         (TAOBAO, "[tasks.cart]", '[tasks.cart]\nlabel = "cart"', r"tasks\.cart: an event log needs 'behaviours'"),
+        (TAOBAO, "[tasks.cart]", "[tasks.mean]", r"tasks\.mean: 'mean' stands for the mean over tasks"),
         (TAOBAO, "[context]", "[kontext]", r"kontext: no such key; known here: name, description, shape"),
         (TAOBAO, "window_days", "windows_days", r"training\.windows_days: no such key; known here: window_days"),
         (SIMULATED, 'label = "is_cart"', 'label = "is cart?"', r"tasks\.cart\.label: 'is cart\?' is not a condition"),
