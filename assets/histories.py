@@ -92,7 +92,7 @@ def holds(events: Any, condition: str) -> Any:
 
 
 @dg.asset(deps=["events"], kinds={"duckdb", "parquet"}, description="Per action, what each user did, ordered by (user, time).")
-def histories(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+def histories(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     home, contract = project.home, project.terms
     with explained():
         days = [*([EARLIER_DAY] if home.events(EARLIER_DAY).is_file() else []), *context.partition_keys]

@@ -13,7 +13,7 @@ from models.contract import Contract, ContractError, load
 from models.home import Home
 
 
-class Project(dg.ConfigurableResource):
+class Project(dg.ConfigurableResource["Project"]):
     """One data set of one home.
 
     contract: name in `datasets/` or path of a TOML · root: `DTRN_HOME` · log: file, folder or glob of the source files;

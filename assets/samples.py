@@ -183,7 +183,7 @@ def _finished(contract: Contract, columns: Columns) -> Columns:
 
 
 @dg.asset(deps=["events"], kinds={"duckdb", "parquet"}, description="Who could have been shown what, and what followed.")
-def samples(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+def samples(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     home, contract = project.home, project.terms
     with explained():
         built = [build(home, contract, day) for day in context.partition_keys]

@@ -17,7 +17,7 @@ import dagster as dg
 
 from assets import lake, samples
 from assets.project import Project, explained
-from models import baselines, window
+from models import window
 from models.contract import Contract
 from models.home import Home
 from models.requests import Requests
@@ -44,8 +44,8 @@ def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progr
     days = contract.training_days(judged_day)
     if len(days) < 2:
         raise ValueError(
-            f"{name} for {judged_day}: needs at least two days whose labels are known before {judged_day} (one to train, one to stop "
-            f"early on), and has {len(days)}; judge a later day"
+            f"{name} for {judged_day}: needs two days or more whose labels are known before {judged_day} (to train on, and one to "
+            f"stop early on), and has {len(days)}; judge a later day"
         )
     inputs = samples.window_inputs(home, contract, days)
 
@@ -60,6 +60,8 @@ def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progr
             origin = hashlib.sha256(json.dumps([inputs, code, terms]).encode()).hexdigest()[:16]
             _neural(contract, name, fit, stop, path, home.checkpoint(name, judged_day) / origin, say)
         else:
+            from models import baselines  # so is lightgbm
+
             model = (
                 baselines.Popularity.fit(contract, fit) if name == "popularity" else baselines.LightGBM.fit(contract, fit, stop)
             )
