@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import ibis
 import ibis.expr.types as ir
+import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from assets import lake, ledger, validation
@@ -50,9 +51,9 @@ def rows_accounted_for(home: Home, contract: Contract, days: list[str]) -> Outco
     found: Outcome = {}
     for day in days:
         told = _told(con, home, contract, day)
-        bad = [con.read_parquet(home.split(e.file) / "bad.parquet") for e in ledger.active(home)]
-        came = _sum(told.copies) + sum(_sum((t.day == day).cast("int64")) for t in bad)
-        written = [int(con.read_parquet(path).count().execute()) for path in (home.events(day), home.quarantine(day))]
+        bad = con.read_parquet([home.split(e.file) / "bad.parquet" for e in ledger.active(home)])
+        came = _sum(told.copies) + _sum((bad.day == day).cast("int64"))
+        written = [int(pq.read_metadata(path).num_rows) for path in (home.events(day), home.quarantine(day))]
         found[day] = (came, sum(written) + _sum(told.copies - told.most))
     return found
 
@@ -67,15 +68,12 @@ def bad_rows_within_limit(home: Home, contract: Contract, days: list[str]) -> Ou
 
 def _told(con: Backend, home: Home, contract: Contract, day: str) -> ir.Table:
     """The distinct good rows that the files tell of a day: `copies` in all of them, `most` in one of them."""
-    kept = validation.kept(contract)
-    pieces = [home.split(e.file) / f"day={day}.parquet" for e in ledger.active(home)]
-    tables = [con.read_parquet(p).mutate(file=ibis.literal(str(p))) for p in pieces if p.is_file()]
-    none = ibis.memtable(
-        [], schema=ibis.schema({**{name: kind(nullable=True) for name, kind in kept.items()}, "file": "string"})
-    )
-    rows = ibis.union(*tables) if len(tables) > 1 else tables[0] if tables else none
-    by_file = rows.group_by([*kept, "file"]).agg(copies=ibis._.count())
-    return by_file.group_by(list(kept)).agg(most=ibis._.copies.max(), copies=ibis._.copies.sum())
+    kept = list(validation.kept(contract))
+    pieces = [path for e in ledger.active(home) if (path := home.split(e.file) / f"day={day}.parquet").is_file()]
+    none = ibis.memtable(validation.arrow_schema(contract).empty_table()).mutate(filename=ibis.null("string"))
+    rows = con.read_parquet(pieces, filename=True) if pieces else none
+    by_file = rows.group_by([*kept, "filename"]).agg(copies=ibis._.count())
+    return by_file.group_by(kept).agg(most=ibis._.copies.max(), copies=ibis._.copies.sum())
 
 
 def _sum(column: ir.IntegerColumn) -> int:

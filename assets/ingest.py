@@ -13,9 +13,9 @@ from typing import Any
 
 import dagster as dg
 import ibis
-import ibis.expr.types as ir
+import pyarrow as pa
 
-from assets import lake, ledger, limits, parsing, reading, splitting, validation
+from assets import lake, ledger, limits, parquet, parsing, reading, splitting, validation
 from assets.lake import Manifest
 from assets.project import Project, explained
 from assets.splitting import Split
@@ -31,6 +31,9 @@ QUARANTINE = {
     "detail": "string",
     "raw": "string",
 }
+
+SHOWN = 50
+"""File names in an asset's metadata."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def accept(home: Home, contract: Contract, source: str, seen: datetime) -> list[
     """
     reading.check_format(contract)
     paths, _ = parsing.named(source, contract)
+    before = {entry.file for entry in ledger.active(home)}
     found: dict[str, Accepted] = {}
     for path in paths:
         file = lake.content_hash(path)
@@ -60,9 +64,9 @@ def accept(home: Home, contract: Contract, source: str, seen: datetime) -> list[
             split, fresh = splitting.split(home, contract, path, file, entry.first_seen)
             found[file] = Accepted(file, entry.name, split, fresh)
     _withdraw_replaced(home, contract, {str(p) for p in paths}, set(found), seen)
-    if any(a.fresh for a in found.values()) or not home.quarantine(UNKNOWN_DAY).is_file():
-        with lake.replacing(home.quarantine(UNKNOWN_DAY)) as target:
-            _write_quarantine(home, contract, UNKNOWN_DAY, target)
+    after = {entry.file for entry in ledger.active(home)}
+    if before != after or any(a.fresh for a in found.values()) or not home.quarantine(UNKNOWN_DAY).is_file():
+        _write_quarantine(home, contract, UNKNOWN_DAY)
     return list(found.values())
 
 
@@ -123,8 +127,7 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
     }
 
     def make(target: Path) -> dict[str, Any]:
-        with lake.replacing(home.quarantine(day)) as quarantine:
-            bad = _write_quarantine(home, contract, day, quarantine)
+        bad = _write_quarantine(home, contract, day)
         valid = sum(split.valid.get(day, 0) for _, split in files)
         rows = _merge(home, contract, day, [entry.file for entry, split in files if day in split.valid], target)
         counts = {"rows_in": valid + bad, "rows_valid": valid, "rows_quarantined": bad, "merged": valid - rows, "events": rows}
@@ -137,46 +140,41 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
             "blocked": limits.blocked(files, day, contract),
         }
 
-    code = lake.code_hash("assets/ingest.py", "assets/ledger.py", "assets/lake.py") + splitting.code()
-    terms = contract.digest("source", "columns", "time", "calendar", "behaviours", "tasks", "validation") + "".join(
-        contract.features
-    )
-    return lake.build(home, "events", day, home.events(day), make, inputs=inputs, code=code, contract=terms)
+    code = lake.code_hash("assets/ingest.py", "assets/limits.py", "assets/lake.py") + splitting.code()
+    terms = splitting.terms(contract) + contract.digest("validation")
+    manifest, worked = lake.build(home, "events", day, home.events(day), make, inputs=inputs, code=code, contract=terms)
+    if not home.quarantine(day).is_file():
+        _write_quarantine(home, contract, day)
+    return manifest, worked
 
 
 def _merge(home: Home, contract: Contract, day: str, files: list[str], target: Path) -> int:
     """Write the day's events, sorted by all their columns; the number of rows."""
-    kept = validation.kept(contract)
+    kept = list(validation.kept(contract))
     with splitting.spilling(home) as (con, _):
+        rows = None
         if files:
-            pieces = [home.split(file) / f"day={day}.parquet" for file in files]
-            told = ibis.union(*(con.read_parquet(p).mutate(file=ibis.literal(n)) for n, p in enumerate(pieces)))
-            rows = told.group_by([*kept, "file"]).agg(times=told.count()).group_by(list(kept)).agg(times=ibis._.times.max())
-            rows = rows.mutate(copy=ibis.range(0, rows.times).unnest()).select(*kept)
-        else:
-            rows = ibis.memtable([], schema=ibis.schema({name: kind(nullable=True) for name, kind in kept.items()}))
-        con.to_parquet(rows.order_by(*kept), target, **splitting.PARQUET)
-        return int(con.read_parquet(target).count().execute())
+            told = con.read_parquet([home.split(file) / f"day={day}.parquet" for file in files], filename=True)
+            by_file = told.group_by([*kept, "filename"]).agg(times=told.count())
+            most = by_file.group_by(kept).agg(times=by_file.times.max())
+            rows = most.mutate(copy=ibis.range(0, most.times).unnest()).order_by(kept)
+        return parquet.write(con, rows, validation.arrow_schema(contract), target)
 
 
-def _write_quarantine(home: Home, contract: Contract, day: str, target: Path) -> int:
+def _write_quarantine(home: Home, contract: Contract, day: str) -> int:
     """Write a day's bad rows of all files that count, ordered by file and place in it; the number of rows."""
-    where = {"line": "number", "row": None} if contract.source.format == "csv" else {"line": None, "row": "number"}
+    place, other = ("line", "row") if contract.source.format == "csv" else ("row", "line")
     splits = [(entry, splitting.read(home, entry.file)) for entry in ledger.active(home)]
-    bad_files = [entry for entry, split in splits if split and split.bad_rows(day)]
-    with splitting.spilling(home) as (con, _):
-        tables: list[ir.Table] = []
-        for entry in bad_files:
-            bad = con.read_parquet(home.split(entry.file) / "bad.parquet")
-            bad = bad.filter(bad.day.isnull() if day == UNKNOWN_DAY else bad.day == day)
-            places = {name: bad[column] if column else ibis.null("int64") for name, column in where.items()}
-            tables.append(
-                bad.mutate(file=ibis.literal(entry.name), file_hash=ibis.literal(entry.file), **places).select(*QUARANTINE)
-            )
-        none = ibis.memtable([], schema=ibis.schema(QUARANTINE))
-        rows = ibis.union(*tables) if len(tables) > 1 else tables[0] if tables else none
-        con.to_parquet(rows.order_by("file", "file_hash", "line", "row"), target, **splitting.PARQUET)
-        return int(con.read_parquet(target).count().execute())
+    files = {str(home.split(e.file) / "bad.parquet"): e for e, split in splits if split and split.bad_rows(day)}
+    with lake.replacing(home.quarantine(day)) as target, splitting.spilling(home) as (con, _):
+        rows = None
+        if files:
+            told = [{"filename": path, "file": entry.name, "file_hash": entry.file} for path, entry in files.items()]
+            con.con.register("names", pa.Table.from_pylist(told))
+            names, bad = con.table("names"), con.read_parquet(list(files), filename=True)
+            bad = bad.filter(bad.day.isnull() if day == UNKNOWN_DAY else bad.day == day).join(names, "filename")
+            rows = bad.mutate(**{place: bad.number, other: ibis.null("int64")}).order_by("file", "file_hash", place)
+        return parquet.write(con, rows, ibis.schema(QUARANTINE).to_pyarrow(), target)
 
 
 @dg.asset(description="Source files, taken in once by content and split by local day")

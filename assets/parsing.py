@@ -67,7 +67,7 @@ def named(source: str, contract: Contract) -> tuple[list[Path], list[Path]]:
     path = Path(source).expanduser()
     if path.is_file():
         return [path.absolute()], []
-    if path.is_dir():
+    if source and path.is_dir():
         found = sorted(p.absolute() for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
         files = [p for p in found if p.name.lower().removesuffix(".gz").endswith(suffixes)]
         looked = f"a folder without any file that ends in {', '.join(suffixes)} (or the same with .gz)"

@@ -17,15 +17,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ibis
-import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
-from assets import lake, parsing, reading, validation
+from assets import lake, parquet, parsing, reading, validation
 from models.contract import Contract
 from models.home import UNKNOWN_DAY, Home
 
-ROW_GROUP = 122_880
-PARQUET = {"compression": "zstd", "row_group_size": ROW_GROUP}
 BAD = {"number": "int64", "day": "string", "rule": "string", "detail": "string", "raw": "string"}
 
 
@@ -68,11 +65,11 @@ class Split:
         return (set(self.valid) | set(self.bad)) - {UNKNOWN_DAY}
 
 
-def terms(contract: Contract, first_seen: datetime) -> str:
-    """Digest of what the contract says about reading a file; an open calendar ends with the day after it was first seen."""
+def terms(contract: Contract, first_seen: datetime | None = None) -> str:
+    """Digest of what the contract says about reading a file, and with `first_seen`, of where an open calendar ends for it."""
     data = contract.model_dump(mode="json", include={"source", "columns", "time", "calendar"})
     values = {name: [str(v) for v in b.values] for name, b in contract.behaviours.items()}
-    open_end = None if contract.calendar.last_day else str(_newest(contract, first_seen))
+    open_end = str(_newest(contract, first_seen)) if first_seen and not contract.calendar.last_day else None
     told = [data, values, contract.features, contract.label_columns, contract.validation.repeats, open_end]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
@@ -82,7 +79,7 @@ def _newest(contract: Contract, first_seen: datetime) -> date:
 
 
 def code() -> str:
-    return validation.code() + lake.code_hash("assets/splitting.py")
+    return validation.code() + lake.code_hash("assets/splitting.py", "assets/parquet.py")
 
 
 def read(home: Home, file: str) -> Split | None:
@@ -174,7 +171,7 @@ def _settle_day(con: Backend, contract: Contract, day: str, folder: Path, scratc
         repeated = con.read_parquet(target)
         if repeated.count().execute():
             rows = rows.anti_join(repeated, "number")
-    con.to_parquet(rows.order_by("number").select(columns), folder / f"day={day}.parquet", **PARQUET)
+    parquet.write(con, rows.order_by("number"), validation.arrow_schema(contract), folder / f"day={day}.parquet")
 
 
 def _refuse(con: Backend, refusal: parsing.Refused, scratch: Path) -> None:
@@ -187,11 +184,9 @@ def _refuse(con: Backend, refusal: parsing.Refused, scratch: Path) -> None:
 
 
 def _gather_bad(con: Backend, folder: Path, scratch: Path) -> None:
-    parts = [*scratch.glob("rows/*/part=bad/*.parquet"), *scratch.glob("duplicates/*.parquet")]
-    bad: ir.Table = ibis.memtable([], schema=ibis.schema(BAD))
-    if parts:
-        bad = con.read_parquet(sorted(parts), hive_partitioning=False).select(*BAD)
-    con.to_parquet(bad.order_by("number"), folder / "bad.parquet", **PARQUET)
+    parts = sorted([*scratch.glob("rows/*/part=bad/*.parquet"), *scratch.glob("duplicates/*.parquet")])
+    bad = con.read_parquet(parts, hive_partitioning=False).order_by("number") if parts else None
+    parquet.write(con, bad, ibis.schema(BAD).to_pyarrow(), folder / "bad.parquet")
 
 
 def _counted(con: Backend, told: Split, folder: Path) -> Split:

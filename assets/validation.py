@@ -34,13 +34,18 @@ def kept(contract: Contract) -> dict[str, dt.DataType]:
     """The columns of an events partition and their types, in the order that they are sorted by."""
     behaviour = {"behaviour": dt.string} if contract.columns.behaviour else {}
     return {
-        "user": dt.int64(nullable=False),
-        "time": dt.int64(nullable=False),
-        "item": dt.int64(nullable=False),
+        "user": dt.int64,
+        "time": dt.int64,
+        "item": dt.int64,
         **behaviour,
         **dict.fromkeys(contract.features, dt.int64),
         **dict.fromkeys(contract.label_columns, dt.float64),
     }
+
+
+def arrow_schema(contract: Contract) -> pa.Schema:
+    """The schema of an events partition; every column may be null to Parquet, what must not be is for `schema`."""
+    return ibis.schema(kept(contract)).to_pyarrow()
 
 
 def _ids(contract: Contract) -> dict[str, str]:
@@ -155,8 +160,11 @@ def _quoted(column: str, value: ir.Value) -> ir.StringValue:
     return ibis.literal(f"{column}: '") + shown + "'"
 
 
-def schema(contract: Contract, day: str) -> pandera.DataFrameSchema:
-    """What an events partition must be: exactly `kept`, ids and times there, behaviours known, times within its day."""
+def schema(contract: Contract, day: str, *, empty: bool = False) -> pandera.DataFrameSchema:
+    """What an events partition must be: exactly `kept`, ids and times there, behaviours known, times within its day.
+
+    Of an empty one only the columns and types: pandera takes the null that an engine counts over no rows for a failure.
+    """
     capped = {"n_failure_cases": FAILURE_CASES}
     if day == EARLIER_DAY:
         start = contract.day_start(contract.calendar.accept_from or contract.calendar.first_day)
@@ -164,12 +172,13 @@ def schema(contract: Contract, day: str) -> pandera.DataFrameSchema:
     else:
         start, end = contract.day_start(day), contract.day_end(day)
     checks = {
-        "time": [pandera.Check.in_range(start, end, include_max=False, **capped)],
+        # Two checks: without `accept_from` no time is earlier, and an empty interval is no range to pandera.
+        "time": [pandera.Check.ge(start, **capped), pandera.Check.lt(end, **capped)],
         "behaviour": [pandera.Check.isin(list(contract.actions), **capped)],
     }
     required = {"user", "item", "time", "behaviour"}
     columns = {
-        name: pandera.Column(kind(nullable=True), checks.get(name, []), nullable=name not in required)
+        name: pandera.Column(kind, [] if empty else checks.get(name, []), nullable=empty or name not in required)
         for name, kind in kept(contract).items()
     }
     return pandera.DataFrameSchema(columns, strict=True, name=f"events of {day}")
@@ -178,7 +187,7 @@ def schema(contract: Contract, day: str) -> pandera.DataFrameSchema:
 def schema_failures(table: ir.Table, contract: Contract, day: str) -> list[str]:
     """What in an events partition breaks its schema, at most `FAILURE_CASES` a check; empty when it holds."""
     try:
-        schema(contract, day).validate(table, lazy=True)
+        schema(contract, day, empty=not table.count().execute()).validate(table, lazy=True)
     except pandera.errors.SchemaErrors as errors:
         return [str(error).split("\n")[0] for error in errors.schema_errors]
     return []
