@@ -275,7 +275,7 @@ def packaged_model(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
     """The winner in the model store: weights, spec and where it comes from."""
     with explained():
         return _told(
-            context, {day: package(project.home, project.terms, day, context.run_id) for day in context.partition_keys}
+            context, {day: package(project.home, project.terms, day, context.run.run_id) for day in context.partition_keys}
         )
 
 
@@ -299,7 +299,7 @@ def parity(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
 def champion(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     """The pointer that everyone reads moves to the winner: one appended line."""
     with explained():
-        who = f"run {context.run_id}"
+        who = f"run {context.run.run_id}"
         moved = {day: crown(project.home, day, who, datetime.now(UTC)) for day in context.partition_keys}
     days = {day: change.tag if change else STAYS for day, change in moved.items()}
     context.log.info(str(days))

@@ -39,26 +39,23 @@ class Champion:
 
 
 def champions(home: Home) -> list[Champion]:
-    """Every change of champion, oldest first; an incomplete line (a kill while it was written) is none."""
+    """Every change of champion, oldest first; an incomplete last line (a kill while it was written) is none.
+
+    Raises ValueError, naming file and line, for a line that was damaged by hand.
+    """
     if not home.champions.is_file():
         return []
-    found = []
-    for line in home.champions.read_bytes().splitlines(keepends=True):
-        change = _parse(line)
-        if change is not None:
-            found.append(change)
-    return found
+    whole, _, _ = home.champions.read_bytes().rpartition(b"\n")
+    return [_parse(home.champions, number, line) for number, line in enumerate(whole.splitlines(), 1)]
 
 
-def _parse(line: bytes) -> Champion | None:
-    if not line.endswith(b"\n"):
-        return None
+def _parse(path: Path, number: int, line: bytes) -> Champion:
+    names = ("bento", "name", "judged_day", "when", "who", "why")
     try:
         told = json.loads(line)
-    except ValueError:  # the torn half of a line that the next append closed
-        return None
-    names = ("bento", "name", "judged_day", "when", "who", "why")
-    return Champion(tag=told["to"], replaced=told["from"], **{name: told[name] for name in names})
+        return Champion(tag=told["to"], replaced=told["from"], **{name: told[name] for name in names})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}, line {number}: is not a change of champion ({error!r}); mend or remove the line") from None
 
 
 def champion(home: Home, before: str | None = None) -> Champion | None:
@@ -67,21 +64,30 @@ def champion(home: Home, before: str | None = None) -> Champion | None:
     return reigning[-1] if reigning else None
 
 
-def promote(home: Home, *, judged_day: str, name: str, tag: str, bento: str, who: str, why: str, when: datetime) -> Champion | None:
+def promote(
+    home: Home, *, judged_day: str, name: str, tag: str, bento: str, who: str, why: str, when: datetime
+) -> Champion | None:
     """Append one change of champion and flush it to the disk.
 
     None, and nothing moves, when a champion was judged on this day or on a later one: judging an old day again is history.
     """
     home.champions.parent.mkdir(parents=True, exist_ok=True)
-    with home.champions.open("ab") as file:
+    with home.champions.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         reigning = champions(home)
         if any(c.judged_day >= judged_day for c in reigning):
             return None
-        line = {"when": when.astimezone(UTC).isoformat(timespec="seconds"), "who": who, "why": why, "judged_day": judged_day}
-        line |= {"from": reigning[-1].tag if reigning else None, "to": tag, "bento": bento, "name": name}
-        torn = home.champions.stat().st_size and not home.champions.read_bytes().endswith(b"\n")
-        file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
+        line: dict[str, str | None] = {"when": when.astimezone(UTC).isoformat(timespec="seconds"), "who": who, "why": why}
+        line |= {
+            "judged_day": judged_day,
+            "from": reigning[-1].tag if reigning else None,
+            "to": tag,
+            "bento": bento,
+            "name": name,
+        }
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)  # what a kill left of a line would make this one unreadable
+        file.write(json.dumps(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
     return champion(home)
@@ -128,7 +134,9 @@ def artifact(home: Home, tag: str) -> Path:
     """
     folder = _folder(home, tag) / CONTENT
     if not folder.is_dir():
-        raise lake.Missing(f"model {tag} is not in the store {home.bentoml}; materialise packaged_model of its judged day again")
+        raise lake.Missing(
+            f"model {tag} is not in the store {home.bentoml}; materialise packaged_model of its judged day again"
+        )
     return folder
 
 
@@ -164,4 +172,3 @@ def _context() -> Any:
     from bentoml._internal.models import ModelContext
 
     return ModelContext(framework_name="torch", framework_versions={})
-

@@ -177,11 +177,14 @@ def _wait(client: httpx.Client, process: subprocess.Popen[bytes], log: Path, say
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the supervisor, which ends its worker; what is left of the group after a while is killed."""
+    """End the supervisor, which ends its worker; what is left of the group after a while is killed, and waited for."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        process.wait()
+        for _ in range(20):  # an orphan is reaped by another process
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)

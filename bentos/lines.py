@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,15 +17,14 @@ class Lines:
 
     def __init__(self, folder: Path, started: int) -> None:
         self.path = folder / f"{started}-{os.getpid()}.jsonl"
-        self._file: BinaryIO | None = None
         self._encoder = msgspec.json.Encoder()
 
     def append(self, record: Any) -> None:
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: one write a line, nothing left behind in the process.
-            self._file = self.path.open("ab", buffering=0)
-        self._file.write(self._encoder.encode(record) + b"\n")
+        line = self._encoder.encode(record) + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Opened for each line (20 µs): a file that was landed and removed meanwhile is made again, not written to unseen.
+        with self.path.open("ab", buffering=0) as file:
+            file.write(line)
 
 
 def read(folder: Path, kind: type[T]) -> Iterator[T]:

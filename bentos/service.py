@@ -10,15 +10,12 @@ from __future__ import annotations
 import os
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import bentoml
 from pydantic import BaseModel
 
-from bentos import lines, online
-from bentos.clock import clock_of, wall
 from bentos.door import application
-from bentos.ranking import Ranking
+from bentos.opening import describe, open_ranking
 from models.home import Home
 
 
@@ -51,36 +48,16 @@ class Service:
 
         from models import artifact
 
-        torch.set_num_threads(1)
-        started = wall()
-        replay = os.environ.get("DTRN_REPLAY") == "1"
-        until = os.environ.get("DTRN_HISTORIES_UNTIL")
+        torch.set_num_threads(1)  # one request is too small to share out, and threads that wait for each other cost its p99
         ranker = artifact.load(Path(self.model.path) / "artifact")
-        home = Home.from_environment(ranker.contract.name)
-        snapshot, end = online.load(home, ranker.contract, date.fromisoformat(until) if until else None)
-        journal = None if replay else lines.Lines(home.online_events, started)
-        histories = online.OnlineHistories(ranker.contract, snapshot, end, journal)
-        if not replay:
-            histories.remember(list(lines.read(home.online_events, online.Event)))
-        clock = clock_of(ranker.contract, end, histories.newest)
-        log = None if os.environ.get("DTRN_PREDICTION_LOG") == "off" else lines.Lines(home.prediction_inbox, started)
-        APP.state.ranking = Ranking(ranker, ARGUMENTS.model, histories, clock, ARGUMENTS.weights, replay=replay, log=log)
-        APP.state.lineage = self._lineage(APP.state.ranking)
-
-    def _lineage(self, ranking: Ranking) -> dict[str, Any]:
-        labels: dict[str, str] = dict(self.model.info.labels)
-        histories = ranking.histories
-        return {
-            "model": ranking.tag,
-            "name": ranking.ranker.name,
-            "dataset": ranking.contract.name,
-            "tasks": ranking.weights,
-            "behaviours": dict(zip(ranking.contract.actions, ranking.contract.lengths, strict=True)),
-            "lineage": labels,
-            "histories": {
-                "users": len(histories.snapshot.users),
-                "events": sum(map(len, histories.snapshot.times)),
-                "end": histories.end,
-            },
-            "replay": ranking.replay,
-        }
+        until = os.environ.get("DTRN_HISTORIES_UNTIL")
+        APP.state.ranking = open_ranking(
+            ranker,
+            ARGUMENTS.model,
+            Home.from_environment(ranker.contract.name),
+            ARGUMENTS.weights,
+            replay=os.environ.get("DTRN_REPLAY") == "1",
+            until=date.fromisoformat(until) if until else None,
+            logged=os.environ.get("DTRN_PREDICTION_LOG") != "off",
+        )
+        APP.state.lineage = describe(APP.state.ranking, dict(self.model.info.labels))

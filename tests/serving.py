@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from starlette.testclient import TestClient
 
 from assets import histories, lake, samples, training
+from bentos.door import application
+from bentos.opening import describe
+from bentos.ranking import Ranking
 from models.contract import Contract
 from models.home import Home
 from tests.logs import DATES, EVENTS, EXPOSURES, contract, write_events
@@ -23,9 +27,7 @@ BOUGHT = contract(EVENTS, training=TRAINING)
 DAILY = contract(DATES, training=TRAINING)
 
 
-def random_day(
-    terms: Contract, day: str, random: np.random.Generator, users: int = 40, rows: int = 150
-) -> list[dict[str, Any]]:
+def random_day(terms: Contract, day: str, random: np.random.Generator, users: int = 40, rows: int = 90) -> list[dict[str, Any]]:
     """Events of one day; a few features are missing, and users 0…4 are there every day many times."""
     start, end = terms.day_start(day), terms.day_end(day)
     out = []
@@ -86,3 +88,25 @@ def judge(home: Home, judged_day: str = JUDGED, promote: bool = True, reason: st
     lake.build(
         home, "verdict", judged_day, home.verdict(judged_day), make, inputs={"told": json.dumps(told)}, code="", contract=""
     )
+
+
+class Frozen:
+    """A wall clock that stands still until it is moved; epoch ms."""
+
+    def __init__(self, now: int) -> None:
+        self.ms = now
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+def door(ranking: Ranking) -> TestClient:
+    """The endpoints over `ranking`, in this process; an exception inside would surface in the test."""
+    app = application()
+    app.state.ranking, app.state.lineage = ranking, describe(ranking, {})
+    return TestClient(app)
+
+
+def logged(home: Home) -> list[dict[str, Any]]:
+    """Every prediction in the inbox, oldest process first."""
+    return [json.loads(line) for p in sorted(home.prediction_inbox.glob("*.jsonl")) for line in p.read_text().splitlines()]

@@ -1,0 +1,58 @@
+"""What several test files share because it takes seconds to make: small trained homes, and one home with a built bento."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assets import packaging, served
+from models.home import Home
+from tests import serving
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """An exposure log with side features, trained. Not to be changed: tests that write take a copy (`copied`)."""
+    return serving.laid(tmp_path_factory.mktemp("shown"), serving.SHOWN)
+
+
+@pytest.fixture(scope="session")
+def bought(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """An event log, trained. Not to be changed."""
+    return serving.laid(tmp_path_factory.mktemp("bought"), serving.BOUGHT)
+
+
+@pytest.fixture(scope="session")
+def daily(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """An event log that knows days only, trained. Not to be changed."""
+    return serving.laid(tmp_path_factory.mktemp("daily"), serving.DAILY)
+
+
+@pytest.fixture(scope="session")
+def built(shown: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The same with a verdict that promotes, the packaged model, the bento and its parity. Not to be changed."""
+    home = Home(tmp_path_factory.mktemp("built"), shown.dataset)
+    shutil.copytree(shown.root, home.root, dirs_exist_ok=True)
+    serving.judge(home)
+    packaging.package(home, serving.SHOWN, serving.JUDGED, "run-1")
+    packaging.build_bento(home, serving.SHOWN, serving.JUDGED)
+    packaging.compare(home, serving.SHOWN, serving.JUDGED)
+    return home
+
+
+@pytest.fixture
+def copied(built: Home, tmp_path: Path) -> Home:
+    """A copy of `built` that a test may change."""
+    shutil.copytree(built.root, tmp_path / "home", ignore=shutil.ignore_patterns("served-*"))  # `service` may run there
+    return Home(tmp_path / "home", built.dataset)
+
+
+@pytest.fixture(scope="session")
+def service(built: Home) -> Iterator[served.Served]:
+    """The built bento as a process, started for replay with the histories of the days before the judged one."""
+    bento = packaging.read(built.promotion("bento", serving.JUDGED))["tag"]
+    with served.start(built, bento, replay=True, until="2026-03-31", logged=False) as running:
+        yield running

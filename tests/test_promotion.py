@@ -1,0 +1,151 @@
+"""From a verdict to a champion: nothing twice, nothing that is unchecked, nothing where the champion stays."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets import lake, packaging, registry
+from assets.project import Project
+from models.home import Home
+from tests.serving import JUDGED, SHOWN, judge
+
+WHEN = datetime(2026, 4, 3, tzinfo=UTC)
+STEPS = ("packaged_model", "bento", "parity")
+
+
+def crown(home: Home, judged_day: str = JUDGED) -> registry.Champion | None:
+    return packaging.crown(home, judged_day, "a test", WHEN)
+
+
+def bento_folder(home: Home) -> Path:
+    return home.bentoml / "bentos" / packaging.read(home.promotion("bento", JUDGED))["tag"].replace(":", "/")
+
+
+def test_the_winner_reigns_and_a_second_run_moves_nothing(copied: Home) -> None:
+    change = crown(copied)
+    assert change is not None
+    assert (change.judged_day, change.name, change.who, change.why) == (JUDGED, "dtrn", "a test", "It is better.")
+    assert change.tag == registry.model_tag(copied, SHOWN, "dtrn", JUDGED)
+    assert crown(copied) is None
+    assert len(registry.champions(copied)) == 1
+
+
+def test_unchanged_nothing_is_stored_built_or_measured_again(copied: Home) -> None:
+    before = {p: p.stat().st_mtime_ns for p in copied.root.rglob("*") if p.is_file()}
+    steps = (
+        packaging.package(copied, SHOWN, JUDGED, "run-2"),
+        packaging.build_bento(copied, SHOWN, JUDGED),
+        packaging.compare(copied, SHOWN, JUDGED),
+    )
+    assert [step and step[1] for step in steps] == [False, False, False]
+    assert {p: p.stat().st_mtime_ns for p in copied.root.rglob("*") if p.is_file()} == before
+
+
+def test_what_vanished_from_the_store_is_made_again_the_same(copied: Home) -> None:
+    folder = bento_folder(copied)
+    tag = packaging.read(copied.promotion("bento", JUDGED))["tag"]
+    shutil.rmtree(folder)
+    shutil.rmtree(registry.artifact(copied, registry.model_tag(copied, SHOWN, "dtrn", JUDGED)).parent)
+    with pytest.raises(lake.Missing, match="is not in the store; materialise packaged_model"):
+        packaging.build_bento(copied, SHOWN, JUDGED)
+    packaged = packaging.package(copied, SHOWN, JUDGED, "run-2")
+    built = packaging.build_bento(copied, SHOWN, JUDGED)
+    assert packaged is not None
+    assert built is not None
+    assert packaged[1]
+    assert built[1]
+    assert packaging.read(copied.promotion("bento", JUDGED))["tag"] == tag
+    assert (folder / "bento.yaml").is_file()
+    same = packaging.compare(copied, SHOWN, JUDGED)  # so its parity still stands
+    assert same is not None
+    assert not same[1]
+
+
+def test_a_bento_holds_source_and_pins_and_names_its_model_in_full(built: Home) -> None:
+    folder = bento_folder(built)
+    model = packaging.read(built.promotion("bento", JUDGED))["model"]
+    inside = {
+        p.relative_to(folder / "src").as_posix() for p in (folder / "src").rglob("*") if p.is_file() and p.suffix != ".pyc"
+    }
+    root = Path(__file__).parent.parent
+    ours = {p.relative_to(root).as_posix() for package in ("bentos", "models") for p in (root / package).glob("*.py")}
+    assert inside == ours | {"bentofile.yaml"}
+    assert not list(folder.rglob("*.safetensors"))
+    told = (folder / "bento.yaml").read_text()
+    assert model in told
+    assert ":latest" not in told
+    pins = (folder / "env" / "python" / "requirements.txt").read_text()
+    assert "torch==" in pins
+    assert not any(name in pins for name in ("dagster", "duckdb", "evidently", "lightgbm", "pandera", "ibis"))
+    assert not list(built.staging.glob("bento-*"))
+
+
+def test_a_model_carries_its_lineage(built: Home) -> None:
+    told = registry.lineage(built, registry.model_tag(built, SHOWN, "dtrn", JUDGED))
+    trained = lake.require(built, "dtrn", JUDGED)
+    assert told["content"] == lake.content_hash(built.model("dtrn", JUDGED))
+    assert (told["contract"], told["code"], told["run"], told["parent"]) == (trained.contract, trained.code, "run-1", "")
+    assert all(content in told["data"] for content in trained.inputs.values())
+
+
+def test_without_a_parity_of_this_very_bento_nobody_is_promoted(copied: Home) -> None:
+    manifest = copied.manifest("parity", JUDGED)
+    kept = manifest.read_text()
+    manifest.unlink()
+    with pytest.raises(lake.Missing, match="parity of 2026-04-01 is needed"):
+        crown(copied)
+    built = lake.require(copied, "bento", JUDGED)
+    manifest.write_text(kept.replace(built.content, "0" * 64))
+    with pytest.raises(lake.Missing, match="is that of another bento; materialise parity"):
+        crown(copied)
+    assert registry.champion(copied) is None
+
+
+def test_an_artifact_that_was_not_judged_is_not_packaged(copied: Home) -> None:
+    spec = copied.model("dtrn", JUDGED) / "spec.json"
+    spec.write_text(spec.read_text() + "\n")
+    with pytest.raises(ValueError, match=r"is not the artifact that was judged .*materialise dtrn and verdict"):
+        packaging.package(copied, SHOWN, JUDGED, "run-2")
+
+
+def test_a_build_that_fails_says_why(copied: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = copied.root / "bentofile.yaml"
+    bad.write_text('service: "bentos.nowhere:Service"\n')
+    monkeypatch.setattr(packaging, "BENTOFILE", bad)
+    copied.promotion("bento", JUDGED).unlink()
+    with pytest.raises(ValueError, match=r"(?s)bentoml build of dtrn-shown:.* failed.*bentos.nowhere"):
+        packaging.build_bento(copied, SHOWN, JUDGED)
+    assert not list(copied.staging.iterdir())
+
+
+@pytest.mark.parametrize("promote", [True, False])
+def test_the_assets_say_what_they_did(copied: Home, promote: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not promote:
+        judge(copied, promote=False)
+    monkeypatch.setattr(Project, "terms", property(lambda _: SHOWN))
+    days = dg.DailyPartitionsDefinition(start_date="2026-03-27", end_date="2026-04-03")
+    chain: list[Any] = [packaging.packaged_model, packaging.bento, packaging.parity, packaging.champion]
+    dated = [asset.map_asset_specs(lambda spec: spec.replace_attributes(partitions_def=days)) for asset in chain]
+    with dg.DagsterInstance.ephemeral() as instance:
+        project = Project(contract="shown", root=str(copied.root))
+        result = dg.materialize(dated, partition_key=JUDGED, resources={"project": project}, instance=instance)
+    assert result.success
+    told: dict[str, Any] = {
+        m.asset_key.to_user_string(): m.metadata for m in (e.materialization for e in result.get_asset_materialization_events())
+    }
+    assert set(told) == {*STEPS, "champion"}
+    done = {name: metadata["recomputed"].value for name, metadata in told.items()}
+    assert done == dict.fromkeys(STEPS, 0) | {"champion": int(promote)}
+    days_told = {name: metadata["days"].value[JUDGED] for name, metadata in told.items()}
+    if promote:
+        assert days_told["parity"]["max_difference"] < 1e-6
+        assert days_told["champion"] == days_told["packaged_model"]["tag"]
+    else:
+        assert set(days_told.values()) == {"the champion stays"}
+        assert registry.champion(copied) is None

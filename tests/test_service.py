@@ -1,0 +1,469 @@
+"""The door: what it answers, what it refuses, what it knows of a user at a moment, and what it writes down."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from assets import packaging, predictions, served
+from bentos import lines, online
+from bentos.clock import Clock, clock_of
+from bentos.messages import MOST_BYTES
+from bentos.opening import open_ranking
+from bentos.ranking import Ranking
+from models import artifact
+from models.home import Home
+from models.requests import NULL_KEY
+from models.window import read_sequences
+from tests.logs import contract
+from tests.serving import DAILY, JUDGED, SHOWN, Frozen, door, logged
+
+EVE = "2026-03-31"
+NOON = SHOWN.day_start(JUDGED) + 12 * 3_600_000
+HOUR = 3_600_000
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def ranker(shown: Home) -> artifact.NeuralRanker:
+    return artifact.load(shown.model("dtrn", JUDGED))
+
+
+@pytest.fixture
+def home(shown: Home, tmp_path: Path) -> Home:
+    """The trained home's lake, with an inbox and told events of the test's own."""
+    (tmp_path / shown.dataset).mkdir()
+    (tmp_path / shown.dataset / "lake").symlink_to(shown.lake, target_is_directory=True)
+    return Home(tmp_path, shown.dataset)
+
+
+def opened(home: Home, ranker: artifact.NeuralRanker, **changes: Any) -> Ranking:
+    options: dict[str, Any] = {"replay": True, "until": date.fromisoformat(EVE), "wall": Frozen(NOON)} | changes
+    return open_ranking(ranker, "dtrn-shown:tag", home, {"click": 1.0, "buy": 3.0}, **options)
+
+
+@pytest.fixture
+def ranking(home: Home, ranker: artifact.NeuralRanker) -> Ranking:
+    return opened(home, ranker)
+
+
+def lengths(home: Home) -> dict[str, int]:
+    """History lengths that the last ranking saw."""
+    found: dict[str, int] = logged(home)[-1]["history_length"]
+    return found
+
+
+# what it answers
+
+
+def test_items_come_in_the_order_of_the_weighted_probabilities(home: Home, ranking: Ranking) -> None:
+    items = [205, 101, 230, 101, 999]
+    context = {"position": [0, 1, 2, 3, None]}
+    got = door(ranking).post("/rank", json={"user_id": 2, "item_ids": items, "context": context, "time": NOON}).json()
+    click, buy = (np.array(got["probabilities"][task]) for task in ("click", "buy"))
+    assert np.allclose(got["score"], click + 3 * buy, rtol=1e-12)
+    assert got["score"] == sorted(got["score"], reverse=True)
+    assert got["item_ids"] == [items[place] for place in got["index"]]
+    assert sorted(got["index"]) == [0, 1, 2, 3, 4]  # an item that stands twice is ranked at each place
+    line = logged(home)[0]
+    assert (line["request_id"], line["item"]) == (got["request_id"], items)
+    assert [line["score"][place] for place in got["index"]] == got["score"]
+
+
+def test_without_weights_all_tasks_count_alike(home: Home, ranker: artifact.NeuralRanker) -> None:
+    ranking = open_ranking(ranker, "t:t", home, {}, logged=False, wall=Frozen(NOON))
+    got = door(ranking).post("/rank", json={"user_id": 2, "item_ids": [101, 230]}).json()
+    assert np.allclose(got["score"], np.mean([got["probabilities"]["click"], got["probabilities"]["buy"]], axis=0))
+
+
+def test_the_unknown_are_ranked_as_unknown(home: Home, ranking: Ranking) -> None:
+    client = door(ranking)
+    got = client.post("/rank", json={"user_id": -5, "item_ids": [-7, 10**15], "time": NOON}).json()
+    assert got["score"][0] == got["score"][1]
+    assert got["index"] == [0, 1]  # equal ones stay as they came
+    line = logged(home)[-1]
+    assert (line["unknown_user"], line["unknown_items"], line["history_length"]) == (True, 2, {"view": 0, "buy": 0})
+    client.post("/rank", json={"user_id": 2, "item_ids": [101], "time": NOON})
+    assert (logged(home)[-1]["unknown_user"], logged(home)[-1]["unknown_items"]) == (False, 0)
+
+
+def test_features_left_out_are_those_last_seen_and_given_ones_win(home: Home, ranking: Ranking) -> None:
+    client = door(ranking)
+
+    def features(**given: Any) -> tuple[Any, Any, Any]:
+        client.post("/rank", json={"user_id": 2, "item_ids": [205, 999], "time": NOON, **given}).raise_for_status()
+        line = logged(home)[-1]
+        return line["item_features"], line["user_features"], line["context"]
+
+    null, noon = NULL_KEY, 12
+    assert features() == ([[205 % 7], [null]], [2 % 3], [[noon, null], [noon, null]])
+    given = {"item_features": {"category": [6, None]}, "user_features": {"segment": None}, "context": {"position": 4}}
+    assert features(**given) == ([[6], [null]], [null], [[noon, 4], [noon, 4]])
+    told = {"user_id": 7, "item_id": 999, "behaviour": "view", "time": NOON, "item_features": {"category": 3}}
+    assert client.post("/events", json={"events": [told]}).json() == {"accepted": 1, "covered": 0}
+    assert features()[0] == [[205 % 7], [3]]
+    features(item_features={"category": [1, 2]})
+    assert features()[0] == [[205 % 7], [3]]  # what a request gives is its own
+
+
+def test_the_openapi_document_describes_the_endpoints(ranking: Ranking) -> None:
+    told = door(ranking).get("/openapi.json").json()
+    assert set(told["paths"]) == {"/rank", "/events", "/model"}
+    items = told["components"]["schemas"]["RankRequest"]["properties"]["item_ids"]
+    assert (items["minItems"], items["maxItems"]) == (1, 1000)
+    names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(told)))
+    assert names <= set(told["components"]["schemas"])
+
+
+# what it knows of a user at a moment
+
+
+def test_a_history_ends_strictly_before_the_request(home: Home, ranking: Ranking) -> None:
+    client = door(ranking)
+    client.post("/events", json={"events": [{"user_id": 77, "item_id": 205, "behaviour": "view", "time": NOON}]})
+    for time, count in ((NOON - 1, 0), (NOON, 0), (NOON + 1, 1)):
+        client.post("/rank", json={"user_id": 77, "item_ids": [101], "time": time})
+        assert lengths(home) == {"view": count, "buy": 0}
+
+
+def test_an_action_of_an_exposure_log_counts_once_it_is_known(home: Home, ranking: Ranking) -> None:
+    client = door(ranking)
+    client.post("/events", json={"events": [{"user_id": 77, "item_id": 205, "behaviour": "buy", "time": NOON}]})
+    for time, count in ((NOON + 30 * HOUR, 0), (NOON + 30 * HOUR + 1, 1)):
+        client.post("/rank", json={"user_id": 77, "item_ids": [101], "time": time})
+        assert lengths(home) == {"view": 0, "buy": count}
+
+
+def test_what_is_told_is_in_the_next_ranking_however_fast_it_comes(home: Home, ranker: artifact.NeuralRanker) -> None:
+    clock = Frozen(NOON)
+    client = door(opened(home, ranker, replay=False, wall=clock))
+    ask = {"user_id": 2, "item_ids": list(range(100, 130))}
+    before = client.post("/rank", json=ask).json()
+    told = {"user_id": 2, "item_id": 104, "behaviour": "view"}
+    assert client.post("/events", json={"events": [told]}).json()["accepted"] == 1
+    after = client.post("/rank", json=ask).json()
+    assert logged(home)[-1]["time"] > NOON  # the wall clock stands still
+    assert dict(zip(before["index"], before["score"], strict=True)) != dict(zip(after["index"], after["score"], strict=True))
+
+
+def test_the_longest_and_oldest_history_is_the_contracts(home: Home, ranking: Ranking) -> None:
+    client = door(ranking)
+    moments = [NOON - k * 60_000 for k in range(1, 9)]
+    client.post(
+        "/events",
+        json={"events": [{"user_id": 77, "item_id": 100 + k, "behaviour": "view", "time": t} for k, t in enumerate(moments)]},
+    )
+    client.post("/rank", json={"user_id": 77, "item_ids": [101], "time": NOON})
+    assert lengths(home)["view"] == 4
+    oldest = SHOWN.day_end(date.fromisoformat(JUDGED)) + (SHOWN.histories.days - 1) * 24 * HOUR
+    for time, count in ((oldest - 1, 4), (oldest + 1, 0)):  # the day after which JUDGED is out of reach
+        client.post("/rank", json={"user_id": 77, "item_ids": [101], "time": time + 24 * HOUR})
+        assert lengths(home)["view"] == count
+
+
+def test_given_histories_take_the_place_of_the_known(home: Home, ranking: Ranking) -> None:
+    client = door(ranking)
+    known = read_sequences(home, SHOWN, SHOWN.history_days(EVE, EVE))
+    user = int(known.users[0])
+    begin, end = known.offsets[0][:2]
+    past = [
+        {
+            "item_id": int(token[0]),
+            "time": int(time),
+            "item_features": {"category": None if token[1] == NULL_KEY else int(token[1])},
+        }
+        for token, time in zip(known.tokens[0][begin:end], known.times[0][begin:end], strict=True)
+    ]
+    assert len(past) > 4
+    ask = {"user_id": user, "item_ids": [101, 205, 230], "time": NOON}
+    plain = client.post("/rank", json=ask).json()
+    same = client.post("/rank", json=ask | {"histories": {"view": past[::-1]}}).json()
+    none = client.post("/rank", json=ask | {"histories": {"view": []}}).json()
+    assert same["probabilities"] == plain["probabilities"] != none["probabilities"]
+    assert [line["history_length"]["view"] for line in logged(home)] == [4, 4, 0]
+    assert len({line["history_length"]["buy"] for line in logged(home)}) == 1  # the other behaviour stays as it is
+
+
+def test_where_only_days_are_known_today_is_a_tie(daily: Home, tmp_path: Path) -> None:
+    home = Home(tmp_path, daily.dataset)
+    home.base.mkdir()
+    home.lake.symlink_to(daily.lake, target_is_directory=True)
+    ranker = artifact.load(daily.model("dtrn", JUDGED))
+    ranking = open_ranking(ranker, "t:t", home, {}, replay=True, until=date.fromisoformat(EVE), wall=Frozen(NOON))
+    client = door(ranking)
+    client.post("/events", json={"events": [{"user_id": 77, "item_id": 101, "behaviour": "view", "time": NOON}]})
+    for time, count in ((NOON + HOUR, 0), (DAILY.day_end(JUDGED) - 1, 0), (DAILY.day_end(JUDGED), 1)):
+        client.post("/rank", json={"user_id": 77, "item_ids": [101], "time": time})
+        assert lengths(home)["view"] == count
+
+
+def test_the_lake_is_the_record_of_the_days_that_it_holds(home: Home, ranking: Ranking) -> None:
+    known = read_sequences(home, SHOWN, SHOWN.history_days(EVE, EVE))
+    place = int(np.argmax(known.times[0]))
+    user = int(np.repeat(known.users, np.diff(known.offsets[0]))[place])
+    event = {
+        "user_id": user,
+        "item_id": int(known.tokens[0][place, 0]),
+        "behaviour": "view",
+        "time": int(known.times[0][place]),
+    }
+    assert door(ranking).post("/events", json={"events": [event]}).json() == {"accepted": 0, "covered": 1}
+    assert [len(times) for _, times in ranking.histories.of(user)] == [
+        int(np.diff(offsets)[known.users == user][0]) for offsets in known.offsets
+    ]
+
+
+def test_a_restart_knows_what_was_told(home: Home, ranker: artifact.NeuralRanker) -> None:
+    clock = Frozen(NOON)
+    first = door(opened(home, ranker, replay=False, wall=clock))
+    first.post("/events", json={"events": [{"user_id": 77, "item_id": k, "behaviour": "view"} for k in (101, 102)]})
+    told = next(home.online_events.glob("*.jsonl"))
+    told.write_bytes(told.read_bytes() + b'{"user":77,"item":1')  # a kill in the middle of a line
+    again = opened(home, ranker, replay=False, wall=clock)
+    door(again).post("/rank", json={"user_id": 77, "item_ids": [101]})
+    assert lengths(home)["view"] == 2
+    # Once the lake holds that day, what was told of it is not counted twice.
+    assert not opened(home, ranker, replay=False, wall=clock, until=None).histories._told
+    # A replay neither knows nor keeps what is told: it must give the same whenever it runs.
+    replay = opened(home, ranker)
+    assert not replay.histories._told
+    door(replay).post("/events", json={"events": [{"user_id": 8, "item_id": 1, "behaviour": "view", "time": NOON}]})
+    assert len(list(home.online_events.iterdir())) == 1
+    told.write_text('{"user":"x"}\n')
+    with pytest.raises(ValueError, match=r"line 1: .*mend the line, or move the file away"):
+        list(lines.read(home.online_events, online.Event))
+
+
+def test_a_closed_log_has_a_clock_of_its_own() -> None:
+    end, late = SHOWN.day_end(EVE), SHOWN.day_end("2030-01-01")
+    wall = Frozen(late)
+    clock = clock_of(SHOWN, end, 0, wall)
+    assert clock.now() == end
+    wall.ms += 5000
+    assert clock.now() == end + 5000
+    assert "closed since 2026-04-02" in clock.says
+    assert clock_of(SHOWN, end, end + 77, wall).now() == end + 78  # told events stay in the past
+    assert clock_of(SHOWN, end, 0, Frozen(NOON)).now() == NOON  # the log is still going on
+    open_ended = contract({**SHOWN.model_dump(), "calendar": {"first_day": "2026-03-27"}})
+    assert clock_of(open_ended, end, 0, Frozen(late)).now() == late
+
+
+def test_time_never_stands_still() -> None:
+    wall = Frozen(50)
+    clock = Clock(0, "", wall)
+    told = [clock.now() for _ in range(3)]
+    wall.ms = 40  # set back
+    assert [*told, clock.now()] == [50, 51, 52, 53]
+
+
+def test_a_home_without_histories_ranks_all_the_same(tmp_path: Path, ranker: artifact.NeuralRanker) -> None:
+    ranking = open_ranking(ranker, "t:t", Home(tmp_path, "shown"), {}, wall=Frozen(NOON))
+    assert door(ranking).post("/rank", json={"user_id": 2, "item_ids": [101]}).status_code == 200
+
+
+# what it refuses
+
+VALID = {"user_id": 2, "item_ids": [101, 102], "time": NOON}
+PAST = {"item_id": 1, "time": 1}
+EVENT = {"user_id": 2, "item_id": 101, "behaviour": "view", "time": NOON}
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "reason"),
+    [
+        ({"user_id": "2"}, "user_id", "Expected `int`, got `str`"),
+        ({"user_id": None}, "user_id", "got `null`"),
+        ({"user_id": True}, "user_id", "got `bool`"),
+        ({"user_id": 2**63}, "user_id", "<= 9223372036854775807"),
+        ({"user_id": -(2**63)}, "user_id", ">= -9223372036854775807"),
+        ({"user_id": 10**40}, "user_id", "<="),
+        ({"item_ids": []}, "item_ids", "length >= 1"),
+        ({"item_ids": list(range(1001))}, "item_ids", "length <= 1000"),
+        ({"item_ids": [1, 2.5]}, "item_ids[1]", "got `float`"),
+        ({"item_ids": 3}, "item_ids", "Expected `array`"),
+        ({"items": [1]}, "body", "unknown field `items`"),
+        ({"item_features": {"category": [1]}}, "item_features.category", "has 1 values for 2 item_ids"),
+        ({"item_features": {"colour": [1, 2]}}, "item_features.colour", "known are category"),
+        ({"user_features": {"age": 1}}, "user_features.age", "known are segment"),
+        ({"context": {"position": [1, 2, 3]}}, "context.position", "has 3 values for 2 item_ids"),
+        ({"context": {"weather": 1}}, "context.weather", "known are position"),
+        ({"context": {"hour": 1}}, "context.hour", "follows from the time"),
+        ({"histories": {"like": []}}, "histories.like", "known are view, buy"),
+        ({"histories": {"view": [{"item_id": 1}]}}, "histories[...][0]", "missing required field `time`"),
+        ({"histories": {"view": [PAST | {"item_features": {"x": 1}}]}}, "histories.view[0].item_features.x", "known are"),
+        ({"histories": {"view": [PAST] * 1001}}, "histories[...]", "length <= 1000"),
+        ({"time": -1}, "time", ">= 0"),
+        ({"time": 10**15}, "time", "<="),
+    ],
+)  # fmt: skip
+def test_a_bad_ranking_is_refused_by_field_and_reason(ranking: Ranking, change: Any, field: str, reason: str) -> None:
+    got = door(ranking).post("/rank", json=VALID | change)
+    assert got.status_code == 400
+    assert got.json()["error"]["field"] == field
+    assert reason in got.json()["error"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("events", "field", "reason"),
+    [
+        ([], "events", "length >= 1"),
+        ([EVENT] * 1001, "events", "length <= 1000"),
+        ([EVENT, EVENT | {"behaviour": "like"}], "events[1].behaviour.like", "known are view, buy"),
+        ([EVENT | {"item_features": {"colour": 1}}], "events[0].item_features.colour", "known are category"),
+        ([EVENT | {"item_id": None}], "events[0].item_id", "got `null`"),
+        ([EVENT, {"user_id": 1}], "events[1]", "missing required field"),
+    ],
+)
+def test_bad_events_are_refused_together(ranking: Ranking, events: Any, field: str, reason: str) -> None:
+    got = door(ranking).post("/events", json={"events": events})
+    assert (got.status_code, got.json()["error"]["field"]) == (400, field)
+    assert reason in got.json()["error"]["reason"]
+    assert not ranking.histories._told
+
+
+def test_only_a_replay_is_told_the_time(home: Home, ranker: artifact.NeuralRanker) -> None:
+    client = door(opened(home, ranker, replay=False))
+    got = client.post("/rank", json=VALID).json()
+    assert got["error"]["field"] == "time"
+    assert "started for replay" in got["error"]["reason"]
+    for time, reason in ((NOON + 25 * HOUR, "ahead of the service's clock"), (NOON // 1000, "seconds came?")):
+        got = client.post("/events", json={"events": [EVENT | {"time": time}]}).json()
+        assert got["error"]["field"] == "events[0].time"
+        assert reason in got["error"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "field", "reason"),
+    [
+        (b"", JSON, "body", "truncated"),
+        (b'{"user_id": NaN, "item_ids": [1]}', JSON, "body", "malformed"),
+        (b'{"user_id": 1e999, "item_ids": [1]}', JSON, "user_id", "out of range"),
+        (b'{"user_id": 1, "item_ids": [1]} {}', JSON, "body", "trailing"),
+        (b'{"\xff": 1}', JSON, "body", "is not JSON in UTF-8"),
+        (b'{"user_id": 1, "item_ids": [1], "context": {"position": ' + b"[" * 100_000, JSON, "context[...][0]", "got `array`"),
+        (b" " * (MOST_BYTES + 1), JSON, "body", f"longer than {MOST_BYTES} bytes"),
+        (json.dumps(VALID).encode(), {"content-type": "text/plain"}, "content-type", "send application/json"),
+        (json.dumps(VALID).encode(), {}, "content-type", "is 'nothing'"),
+    ],
+)
+def test_what_is_not_a_message_is_refused(ranking: Ranking, body: bytes, headers: Any, field: str, reason: str) -> None:
+    for path in ("/rank", "/events"):
+        got = door(ranking).post(path, content=body, headers=headers)
+        assert got.status_code == 400
+        if path == "/rank":
+            assert got.json()["error"]["field"] == field
+            assert reason in got.json()["error"]["reason"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(-(2**64), 2**64) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = ("user_id", "item_ids", "item_features", "user_features", "context", "histories", "time", "events", "behaviour")
+NAMES = st.sampled_from(["category", "segment", "position", "hour", "view", "buy", "x"])
+NESTED = st.dictionaries(NAMES, ANYTHING | st.lists(st.integers(-5, 5) | st.none(), min_size=2, max_size=2), max_size=2)
+
+
+@pytest.fixture(scope="module")
+def sturdy(shown: Home, ranker: artifact.NeuralRanker) -> Ranking:
+    return open_ranking(ranker, "t:t", shown, {}, replay=True, logged=False, wall=Frozen(NOON))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    changes=st.dictionaries(st.sampled_from(FIELDS), ANYTHING | NESTED, max_size=4), path=st.sampled_from(["/rank", "/events"])
+)
+def test_garbage_is_answered_or_refused_and_nothing_else(sturdy: Ranking, changes: dict[str, Any], path: str) -> None:
+    base = VALID if path == "/rank" else {"events": [EVENT | changes]}
+    got = door(sturdy).post(path, content=json.dumps(base | changes), headers=JSON)
+    assert got.status_code in (200, 400)
+    if got.status_code == 400:
+        assert set(got.json()["error"]) == {"field", "reason"}
+        assert all(got.json()["error"].values())
+
+
+@settings(max_examples=100, deadline=None)
+@given(body=st.binary(max_size=60), path=st.sampled_from(["/rank", "/events"]))
+def test_bytes_are_refused(sturdy: Ranking, body: bytes, path: str) -> None:
+    assert door(sturdy).post(path, content=body, headers=JSON).status_code == 400
+
+
+# what it writes down
+
+
+def test_what_was_logged_lands(home: Home, ranking: Ranking, shown: Home) -> None:
+    client = door(ranking)
+    for user in (1, 2, 77):
+        client.post("/rank", json={"user_id": user, "item_ids": [101, 205, 999], "context": {"position": 1}, "time": NOON})
+    own = Home(home.root / "landing", home.dataset)
+    own.prediction_inbox.mkdir(parents=True)
+    for path in home.prediction_inbox.iterdir():
+        (own.prediction_inbox / path.name).write_bytes(path.read_bytes())
+    manifest, _ = predictions.land(own, SHOWN, JUDGED)
+    assert (manifest.counts["rows"], manifest.counts["left_out"]) == (9, 0)
+
+
+# the process
+
+
+def test_the_bento_answers_as_a_process(service: served.Served, built: Home) -> None:
+    got = service.rank({"user_id": 2, "item_ids": [101, 205], "time": NOON})
+    told = service.model()
+    bento = packaging.read(built.promotion("bento", JUDGED))
+    assert got["model"] == told["model"] == bento["model"]
+    assert told["weights"] == {"click": 1.0, "buy": 3.0}
+    assert told["replay"] is True
+    assert told["lineage"]["metrics"] == {"click": {"auc": 0.7}}
+    assert "samples/2026-03-29" in told["lineage"]["data"]
+    assert told["histories"]["end"] == SHOWN.day_end(EVE)
+    assert service.client.post("/rank", json={"user_id": 2}).status_code == 400
+    assert service.client.get("/rank").status_code == 405
+    for path in ("/livez", "/readyz", "/healthz", "/metrics", "/openapi.json"):
+        assert service.client.get(path).status_code == 200
+    assert 'endpoint="/rank",http_response_code="200"' in service.client.get("/metrics").text
+    with pytest.raises(served.NotServed, match=r"answered 400: .*item_ids"):
+        service.rank({"user_id": 2, "item_ids": []})
+
+
+def test_a_killed_service_loses_no_line_and_knows_again(copied: Home) -> None:
+    bento = packaging.read(copied.promotion("bento", JUDGED))["tag"]
+    with served.start(copied, bento) as running:
+        running.tell([{"user_id": 77, "item_id": 101, "behaviour": "view"}])
+        running.rank({"user_id": 77, "item_ids": [101]})
+        running.process.kill()
+        running.process.wait()
+    with served.start(copied, bento) as running:
+        running.rank({"user_id": 77, "item_ids": [101]})
+    assert [line["history_length"]["view"] for line in logged(copied)] == [1, 1]
+    assert not list(copied.staging.iterdir())
+
+
+def test_a_service_that_cannot_start_says_why(copied: Home) -> None:
+    bento = packaging.read(copied.promotion("bento", JUDGED))["tag"]
+    why = r"(?s)before it could answer.*Invalid isoformat"
+    with pytest.raises(served.NotServed, match=why), served.start(copied, bento, until="yesterday"):
+        pass
+
+
+def test_a_port_in_use_is_said_plainly(service: served.Served, built: Home) -> None:
+    port = int(service.url.rsplit(":", 1)[1])
+    why = f"port {port} .*Address already in use.*PORT={port + 1}"
+    with pytest.raises(served.NotServed, match=why), served.start(built, service.bento, port=port):
+        pass
+
+
+def test_serving_installs_the_very_versions_of_the_project() -> None:
+    pins = (Path(__file__).parent.parent / "bentos" / "requirements.txt").read_text().splitlines()
+    for pin in (line for line in pins if not line.startswith("#")):
+        name, _, wanted = pin.partition("==")
+        assert version(name).split("+")[0] == wanted
