@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets import lake, packaging, registry
+from assets import lake, packaging, registry, served
 from assets.project import Project
 from models.home import Home
 from tests.serving import JUDGED, SHOWN, judge
@@ -24,7 +24,7 @@ def crown(home: Home, judged_day: str = JUDGED) -> registry.Champion | None:
 
 
 def bento_folder(home: Home) -> Path:
-    return home.bentoml / "bentos" / packaging.read(home.promotion("bento", JUDGED))["tag"].replace(":", "/")
+    return served.bento_folder(home, packaging.read(home.promotion("bento", JUDGED))["tag"])
 
 
 def test_the_winner_reigns_and_a_second_run_moves_nothing(copied: Home) -> None:
