@@ -19,6 +19,9 @@ from rich.markup import escape
 from rich.status import Status
 
 
+OFTEN_S = 20.0
+
+
 @dataclass
 class Step:
     """A step that ended: seconds it took, partitions that did work."""
@@ -35,6 +38,7 @@ class Progress:
     console: Console
     steps: list[Step] = field(default_factory=list)
     _status: Status | None = None
+    _told: float = 0.0
 
     @classmethod
     def on_terminal(cls) -> Progress:
@@ -54,9 +58,13 @@ class Progress:
         self.console.print(f"[bold]{escape(text)}[/bold]")
 
     def say(self, text: str) -> None:
-        """The line that moves."""
+        """The line that moves; where the output is no terminal, a line every `OFTEN_S` seconds."""
+        line = text.splitlines()[0] if text else ""
         if self._status:
-            self._status.update(escape(text.splitlines()[0] if text else ""))
+            self._status.update(escape(line))
+        if not self.console.is_terminal and time.monotonic() - self._told > OFTEN_S:
+            self._told = time.monotonic()
+            self.console.print(f"    {escape(line)}")
 
     def ended(self, name: str, seconds: float, recomputed: int, note: str = "") -> None:
         """The line that stays."""
