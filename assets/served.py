@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from assets import lake
 from models.home import Home
@@ -106,7 +106,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # the supervisor and its worker are one group, ended together
+            start_new_session=True,  # Ctrl-C is for the command that started it, which ends it in order
         )
     try:
         with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=60, trust_env=False) as client:
@@ -177,14 +177,18 @@ def _wait(client: httpx.Client, process: subprocess.Popen[bytes], log: Path, say
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the supervisor, which ends its worker; what is left of the group after a while is killed, and waited for."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        for _ in range(20):  # an orphan is reaped by another process
-            os.killpg(process.pid, 0)
-            time.sleep(0.05)
+    """End the supervisor, which ends its worker; whichever of them is left after a while is killed, and waited for.
+
+    By descent and not by process group: BentoML gives its worker a group of its own, so it would outlive a killed supervisor.
+    """
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        supervisor = psutil.Process(process.pid)
+        family = [supervisor, *supervisor.children(recursive=True)]
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_S)
+    for survivor in psutil.wait_procs(family, timeout=1)[1]:
+        survivor.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=GRACE_S)

@@ -99,8 +99,9 @@ class Vocabulary:
 
     def _features(self, field: str, features: Ints, keys: Ints) -> Ints:
         rows = self.rows(field, keys)
-        padded = np.concatenate([np.full((1, features.shape[1]), NULL_KEY, np.int64), features])
-        return padded[rows]
+        out = np.full((len(keys), features.shape[1]), NULL_KEY, np.int64)
+        out[rows > 0] = features[rows[rows > 0] - 1]
+        return out
 
     def _columns(self, fields: tuple[str, ...], keys: NDArray[Any]) -> Rows:
         out = np.empty(keys.shape, np.int32)
