@@ -21,7 +21,7 @@ def line(terms: Contract, request_id: str, time: int, user: int, items: list[int
         "user_features": [70 + n for n in range(len(terms.user_features))],
         "item": items,
         "item_features": [[item * 10 + n for n in range(len(terms.item_features))] for item in items],
-        "context": [[n for n in range(len(terms.context_fields))] for _ in items],
+        "context": [list(range(len(terms.context_fields))) for _ in items],
         "score": rising,
         "probability": dict.fromkeys(terms.task_names, rising),
         "history_length": {action: place for place, action in enumerate(terms.actions)},

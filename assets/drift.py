@@ -1,0 +1,288 @@
+"""Drift: what a day's served requests and predictions look like beside the training window of the model that served them.
+
+Each field gets a verdict of its own; that half of the columns moved is none. The score is Evidently's PSI (population
+stability index, Σ (p - q)·ln(p / q) over bins), on bins that the reference fixes: the 20 most frequent keys of a feature or
+context field and 'other'; an empty history, then quantiles of its length; deciles of a probability. Equal-width bins, which
+Evidently would choose for numbers, put nearly all of a rare task's probabilities into one. Two samples of one distribution
+have a PSI of about (bins - 1)·(1/n + 1/m), which is granted on top of `monitoring.drift_share`; n and m count users,
+because the rows of one user are no independent draws. One rare behaviour that nobody is told of any more moves little
+mass, so it has a rule of its own: no served history of it at all, where chance would give that once in a thousand.
+
+Inputs are compared with all days of the window. History lengths: with those of its days before which the log is at least
+`histories.days` old, since the start of a log cuts histories short; the last day at least. What the model makes of its inputs
+(its probabilities, and which ids it does not know): with the last day, which it was not fitted on; on the others it knows
+every id.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from assets import drift_bins, drift_page, evaluation, lake, registry, samples
+from assets.project import Project, explained
+from models.contract import Contract
+from models.home import Home
+from models.requests import Requests
+from models.window import read_requests
+
+if TYPE_CHECKING:  # torch takes seconds, and most of what imports this module measures nothing
+    from models.artifact import NeuralRanker
+
+CODE = (
+    "assets/drift.py",
+    "assets/drift_bins.py",
+    "assets/drift_page.py",
+    "models/artifact.py",
+    "models/network.py",
+    "models/window.py",
+)
+SECTIONS = ("monitoring",)
+ROWS = 20_000
+CHANCE = 1e-3
+METHOD = "psi"
+BINNING: dict[str, Callable[..., drift_bins.Bins]] = {
+    "context": drift_bins.keys,
+    "item": drift_bins.keys,
+    "user": drift_bins.keys,
+    "history": drift_bins.lengths,
+    "unknown": drift_bins.unknown,
+    "prediction": drift_bins.probabilities,
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """The verdict on one column. `reference`, `served`: share of rows per bin, by its label; `users` of each side."""
+
+    kind: str
+    score: float
+    threshold: float
+    drifted: bool
+    method: str
+    note: str
+    reference: dict[str, float]
+    served: dict[str, float]
+
+
+def measure(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool]:
+    """The drift verdict of one day at `home.drift` and its page at `home.drift_report`; (manifest, whether work was done).
+
+    Only rows of the model that served most of the day are compared; `others` counts the rest. A day on which nothing was
+    served has no fields. Raises lake.Missing or lake.Blocked when predictions, the model or its window may not be read.
+    """
+    from models import artifact
+
+    inputs = {"predictions": lake.require(home, "predictions", day).content}
+    outcome = lake.read(home, "outcomes", day)
+    mature = outcome is not None and not outcome.blocked and outcome.detail["mature"]
+    inputs["outcomes"] = outcome.content if outcome and mature else "not mature"
+    served = pq.read_table(home.predictions(day), partitioning=None).to_pandas()
+    tag = _most(served["model"])
+    ranker, judged_day, days = None, None, []
+    if tag:
+        ranker, judged_day = artifact.load(registry.artifact(home, tag)), tag.split(":")[1][:10]
+        days = ranker.contract.training_days(judged_day)
+        inputs |= samples.window_inputs(home, ranker.contract, days) | {"model": tag}
+    if not home.drift_report(day).is_file():
+        home.drift(day).unlink(missing_ok=True)  # the page is made with the numbers
+
+    def make(path: Path) -> dict[str, Any]:
+        verdict: dict[str, Any] = {"day": day, "model": tag, "judged_day": judged_day, "fields": {}, "drifted": []}
+        verdict["served"] = outcome.detail["served"] if outcome and mature else {}
+        verdict["judged"] = _judged(home, tag)
+        details = ""
+        if ranker is not None:
+            mine = served[served["model"] == tag]
+            verdict["rows"] = {"served": len(mine), "others": len(served) - len(mine), "users": int(mine["user"].nunique())}
+            window = reference(home, ranker, days)
+            fields, details = compare(ranker.contract, window, online(ranker, mine), contract.monitoring.drift_share)
+            verdict["fields"] = {name: asdict(f) for name, f in fields.items()}
+            verdict["drifted"] = [name for name, f in fields.items() if f.drifted]
+            verdict["window"] = {"first": days[0], "last": days[-1], "rows": len(window["context"])}
+        path.write_text(json.dumps(verdict, indent=1, allow_nan=False) + "\n")
+        with lake.replacing(home.drift_report(day)) as page:
+            page.write_text(drift_page.render(verdict, details))
+        counts = {"rows": len(served), "fields": len(verdict["fields"]), "drifted": len(verdict["drifted"])}
+        return {"counts": counts, "detail": {"model": tag, "drifted": verdict["drifted"]}}
+
+    return lake.build(
+        home, "drift", day, home.drift(day), make,
+        inputs=inputs, code=lake.code_hash(*CODE), contract=contract.digest(*SECTIONS),
+    )  # fmt: skip
+
+
+def kinds(contract: Contract) -> dict[str, str]:
+    """Column → what it is: context, item, user, unknown, history or prediction."""
+    return (
+        dict.fromkeys(contract.context_fields, "context")
+        | dict.fromkeys(contract.item_features, "item")
+        | dict.fromkeys(contract.user_features, "user")
+        | {f"history_length_{a}": "history" for a in contract.actions}
+        | {"unknown_item": "unknown", "unknown_user": "unknown"}
+        | {f"p_{t}": "prediction" for t in contract.task_names}
+    )
+
+
+def reference(home: Home, ranker: "NeuralRanker", days: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Kind of column → at most ROWS rows of the days of the window `days` that it is compared with; always the same ones.
+
+    Each frame has the columns of `kinds` that it stands for, and `user`.
+    """
+    contract = ranker.contract
+    old = str(contract.calendar.first_day + timedelta(days=contract.histories.days))
+    uncut = [d for d in days if d >= old] or days[-1:]
+    window, aged, last = (thinned(read_requests(home, contract, part)) for part in (days, uncut, days[-1:]))
+    inputs, lengths, held_out = (_frame(ranker, part) for part in (window, aged, last))
+    held_out[[f"p_{t}" for t in contract.task_names]] = ranker.score(last)
+    return {
+        **dict.fromkeys(("context", "item", "user"), inputs),
+        "history": lengths,
+        **dict.fromkeys(("unknown", "prediction"), held_out),
+    }
+
+
+def online(ranker: "NeuralRanker", predictions: pd.DataFrame) -> pd.DataFrame:
+    """The same columns of what was served, at most ROWS rows, of whole requests. Raises ValueError where one is missing."""
+    wanted = kinds(ranker.contract)
+    known = ranker.vocabulary.rows("item", predictions["item"].to_numpy(np.int64)) > 0
+    out = predictions.assign(unknown_item=(~known).astype(int), unknown_user=predictions["unknown_user"].astype(int))
+    if missing := sorted(set(wanted) - set(out.columns)):
+        raise ValueError(
+            f"predictions lack {missing}, which the model reads: the contract changed since; retrain and serve anew"
+        )
+    request = pd.factorize(out["request_id"])[0]
+    out = out[_spread(np.bincount(request, minlength=1))[request]]
+    return out[[*wanted, "user"]].reset_index(drop=True)
+
+
+def thinned(requests: Requests) -> Requests:
+    """Whole requests, spread evenly over these, with at most ROWS samples together (at least one request)."""
+    return requests.take(np.flatnonzero(_spread(np.diff(requests.offsets))))
+
+
+def _spread(sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which requests of these sizes to keep: every k-th, within ROWS samples."""
+    step = max(1, -(-int(sizes.sum()) // ROWS))
+    kept = np.zeros(len(sizes), bool)
+    kept[::step] = True
+    within = np.cumsum(np.where(kept, sizes, 0)) <= ROWS
+    within[:1] = True
+    return kept & within
+
+
+def _frame(ranker: "NeuralRanker", requests: Requests) -> pd.DataFrame:
+    contract, request = ranker.contract, requests.request
+    columns: dict[str, Any] = {n: requests.context[:, i] for i, n in enumerate(contract.context_fields)}
+    columns |= {n: requests.item[:, i] for i, n in enumerate(contract.item_features, 1)}
+    columns |= {n: requests.user[request, i] for i, n in enumerate(contract.user_features, 1)}
+    lengths = (requests.end - requests.start)[request]
+    columns |= {f"history_length_{a}": lengths[:, i] for i, a in enumerate(contract.actions)}
+    columns["unknown_item"] = (ranker.vocabulary.rows("item", requests.item[:, 0]) == 0).astype(int)
+    columns["unknown_user"] = (ranker.vocabulary.rows("user", requests.user[:, 0]) == 0).astype(int)[request]
+    columns["user"] = requests.user[request, 0]
+    return pd.DataFrame(columns)
+
+
+def compare(
+    contract: Contract, reference: Mapping[str, pd.DataFrame], served: pd.DataFrame, drift_share: float
+) -> tuple[dict[str, Field], str]:
+    """(the verdict on each column, drifted ones first; Evidently's own page). Frames as `reference` and
+    `online` give them."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import ValueDrift
+
+    columns = kinds(contract)
+    sides = {n: [f[n].to_numpy(_type(kind)) for f in (reference[kind], served)] for n, kind in columns.items()}
+    bins = {name: BINNING[kind](*sides[name]) for name, kind in columns.items()}
+    users = {kind: frame["user"].nunique() for kind, frame in [*reference.items(), ("served", served)]}
+    chance = {kind: 1 / users["served"] + 1 / users[kind] for kind in reference}
+    dead = {n for n, kind in columns.items() if kind == "history" and _dead(sides[n][0], sides[n][1], users["served"])}
+    allowed = {n: round(drift_share + (len(bins[n].names) - 1) * chance[kind], 4) for n, kind in columns.items()}
+    allowed |= dict.fromkeys(dead, 0.0)
+    frames = zip(*([pd.Series(side, name=n, dtype=object) for side in b.labels()] for n, b in bins.items()), strict=True)
+    definition = DataDefinition(categorical_columns=list(columns))
+    before, now = (Dataset.from_pandas(pd.concat(frame, axis=1), data_definition=definition) for frame in frames)
+    report = Report([ValueDrift(column=n, method=METHOD, threshold=t) for n, t in allowed.items()], include_tests=False)
+    snapshot = report.run(now, before)
+    scores = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}
+    fields = {}
+    for name, kind in columns.items():
+        means = [float(side.mean()) for side in sides[name]]
+        shares = bins[name].shares()
+        fields[name] = Field(
+            kind=kind,
+            score=round(scores[name], 4),
+            threshold=allowed[name],
+            drifted=scores[name] >= allowed[name],
+            method=METHOD + (", all empty" if name in dead else ""),
+            note=drift_page.meaning(name, kind, means, shares, name in dead),
+            reference=shares[0],
+            served=shares[1],
+        )
+    ordered = dict(sorted(fields.items(), key=lambda f: (not f[1].drifted, f[1].threshold - f[1].score)))
+    return ordered, snapshot.get_html_str(False)
+
+
+def _type(kind: str) -> type:
+    return np.float64 if kind == "prediction" else np.int64
+
+
+def _dead(reference: NDArray[Any], served: NDArray[Any], users: int) -> bool:
+    filled = float((reference > 0).mean())
+    return not (served > 0).any() and (1 - filled) ** users < CHANCE
+
+
+def _most(models: pd.Series) -> str | None:
+    counts = models.value_counts()
+    return max(counts[counts == counts.max()].index) if len(counts) else None
+
+
+def _judged(home: Home, tag: str | None) -> dict[str, Any]:
+    """What the model's own verdict measured, {task: {auc, auc_low, auc_high, …}}; empty when it is not there any more."""
+    if tag is None:
+        return {}
+    version = tag.split(":")[1]
+    if lake.read(home, "verdict", version[:10]) is None:
+        return {}
+    models: dict[str, Any] = evaluation.read(home, version[:10])["models"]
+    found: dict[str, Any] = models.get(version[11:].rsplit("-", 1)[0], {})
+    return found
+
+
+@dg.asset(
+    deps=["predictions", "outcomes"],
+    kinds={"evidently"},
+    description="Served inputs and predictions beside the training window.",
+)
+def drift(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[None]:
+    home, contract = project.home, project.terms
+    with explained():
+        measured = [measure(home, contract, day) for day in context.partition_keys]
+    last = measured[-1][0].partition
+    return dg.MaterializeResult(
+        metadata={
+            "recomputed": sum(done for _, done in measured),
+            "drifted": sum(m.counts["drifted"] for m, _ in measured),
+            "report": dg.MetadataValue.url(home.drift_report(last).as_uri()),
+            "summary": dg.MetadataValue.md(drift_page.markdown(json.loads(home.drift(last).read_text()))),
+        }
+    )
+
+
+@dg.asset_check(asset=drift, description="No field of the served day lies outside what the champion was trained on.")
+def no_field_drifted(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    found = [f"{d}: {f}" for d in context.partition_keys for f in lake.require(project.home, "drift", d).detail["drifted"]]
+    return dg.AssetCheckResult(
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"expected": "none", "actual": ", ".join(found) or "none"},
+    )

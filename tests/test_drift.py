@@ -1,0 +1,295 @@
+"""Drift is told field by field: quiet where nothing moved, and one dead behaviour shows though it moves little mass."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assets import drift, drift_bins, drift_page, lake, outcomes, predictions, registry
+from models import artifact
+from models.home import Home
+from models.requests import NULL_KEY
+from models.window import read_requests
+from tests import inbox, logs, serving
+from tests.serving import JUDGED, SHOWN
+
+Shop = tuple[Home, artifact.NeuralRanker, str]
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A home with a stored model for JUDGED; (home, the model, its tag)."""
+    home = serving.laid(tmp_path_factory.mktemp("drift"), SHOWN)
+    tag = registry.store(home, SHOWN, "dtrn", JUDGED, {})
+    return home, artifact.load(registry.artifact(home, tag)), tag
+
+
+def told(shop: Shop, day: str = JUDGED) -> list[Row]:
+    """What a service would log for the requests of `day`, computed offline."""
+    home, ranker, tag = shop
+    asked = read_requests(home, SHOWN, [day])
+    probability = ranker.score(asked)
+    out = []
+    for u in range(len(asked.time)):
+        rows = slice(int(asked.offsets[u]), int(asked.offsets[u + 1]))
+        out.append(
+            inbox.line(
+                SHOWN, f"{day}-{u:05}", int(asked.time[u]), int(asked.user[u, 0]), asked.item[rows, 0].tolist(),
+                user_features=asked.user[u, 1:].tolist(),
+                item_features=asked.item[rows, 1:].tolist(),
+                context=asked.context[rows].tolist(),
+                score=probability[rows].mean(axis=1).tolist(),
+                probability={t: probability[rows, i].tolist() for i, t in enumerate(SHOWN.task_names)},
+                history_length=dict(zip(SHOWN.actions, (asked.end - asked.start)[u].tolist(), strict=True)),
+                model=tag,
+            )
+        )  # fmt: skip
+    return out
+
+
+def measured(home: Home, lines: list[Row], day: str = JUDGED) -> Row:
+    for path in home.prediction_inbox.glob("*.jsonl"):
+        path.unlink()
+    inbox.write(home, "1-1", lines)
+    predictions.land(home, SHOWN, day)
+    drift.measure(home, SHOWN, day)
+    verdict: Row = json.loads(home.drift(day).read_text())
+    return verdict
+
+
+def judged(home: Home) -> None:
+    """What evaluation leaves of the verdict, as far as the page tells it."""
+    measure = {"auc": 0.618, "auc_low": 0.517, "auc_high": 0.719}
+
+    def make(path: Any) -> dict[str, Any]:
+        path.write_text(json.dumps({"models": {"dtrn": {"click": measure, "buy": measure}}}))
+        return {}
+
+    lake.build(home, "verdict", JUDGED, home.verdict(JUDGED), make, inputs={}, code="", contract="")
+
+
+def loads(page: str) -> list[str]:
+    """What a page would fetch when it is opened: addresses in tags and in style sheets."""
+
+    class Reader(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: list[str] = []
+            self.inside = ""
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.inside = tag
+            self.found += [str(v) for n, v in attrs if n == "src" or (n == "href" and tag == "link")]
+
+        def handle_data(self, data: str) -> None:
+            if self.inside == "style":
+                self.found += [u for u in re.findall(r"@import[^;]*|url\([^)]{0,40}", data) if "url(data:" not in u]
+
+    reader = Reader()
+    reader.feed(page)
+    return [u for u in reader.found if not u.startswith("data:")]
+
+
+def psi(reference: dict[str, float], served: dict[str, float]) -> float:
+    """The formula, written out; an empty bin counts as one in ten thousand, as Evidently has it."""
+    total = 0.0
+    for name in reference:
+        p, q = reference[name] or 1e-4, served[name] or 1e-4
+        total += (p - q) * float(np.log(p / q))
+    return total
+
+
+def test_an_ordinary_day_is_quiet_and_its_scores_are_the_formula(shop: Shop) -> None:
+    verdict = measured(shop[0], told(shop))
+    assert set(verdict["fields"]) == {
+        *("hour", "position", "category", "segment", "unknown_item", "unknown_user"),
+        *("history_length_view", "history_length_buy", "p_click", "p_buy"),
+    }
+    assert (verdict["model"], verdict["judged_day"], verdict["drifted"]) == (shop[2], JUDGED, [])
+    assert verdict["rows"]["others"] == 0
+    for name, field in verdict["fields"].items():
+        used = {n: s for n, s in field["reference"].items() if s or field["served"][n]}
+        assert field["score"] == pytest.approx(psi(used, field["served"]), abs=2e-3), name
+        assert sum(field["reference"].values()) == pytest.approx(1, abs=1e-4)
+        assert field["threshold"] > SHOWN.monitoring.drift_share
+        assert not field["drifted"]
+
+
+def test_one_dead_behaviour_shows_and_nothing_else(shop: Shop) -> None:
+    lines = told(shop)
+    assert any(line["history_length"]["buy"] for line in lines)
+    verdict = measured(shop[0], [line | {"history_length": line["history_length"] | {"buy": 0}} for line in lines])
+    assert verdict["drifted"] == ["history_length_buy"]
+    field = verdict["fields"]["history_length_buy"]
+    assert field["method"] == "psi, all empty"
+    assert field["note"].startswith("No served history holds any buy")
+    assert lake.require(shop[0], "drift", JUDGED).detail["drifted"] == ["history_length_buy"]
+
+
+def test_a_rare_behaviour_that_dies_shows_although_its_score_is_small() -> None:
+    reference = np.where(np.arange(10_000) < 100, 3, 0)
+    served = np.zeros(10_000, np.int64)
+    assert psi(*drift_bins.lengths(reference, served).shares()) < SHOWN.monitoring.drift_share
+    assert drift._dead(reference, served, users=1000)
+    assert not drift._dead(reference, served, users=50)  # 0.99 ** 50 = 0.6: that can be chance
+    assert not drift._dead(reference, np.append(served, 1), users=1000)
+    assert not drift._dead(np.zeros(10, np.int64), served, users=1000)  # it never lived
+
+
+@pytest.fixture(scope="module")
+def sides(shop: Shop) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """(the reference, the predictions of an ordinary day)."""
+    home, ranker, _ = shop
+    measured(home, told(shop))
+    return drift.reference(home, ranker, SHOWN.training_days(JUDGED)), pd.read_parquet(home.predictions(JUDGED))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "drifted"),
+    [
+        ("category", 99, "category"),
+        ("segment", NULL_KEY, "segment"),
+        ("position", NULL_KEY, "position"),
+        ("p_click", 0.999, "p_click"),
+        ("item", 10**9, "unknown_item"),
+        ("unknown_user", True, "unknown_user"),
+    ],
+)
+def test_each_kind_of_field_shows_by_itself(
+    shop: Shop, sides: tuple[dict[str, pd.DataFrame], pd.DataFrame], column: str, value: Any, drifted: str
+) -> None:
+    reference, ordinary = sides
+    served = drift.online(shop[1], ordinary.assign(**{column: value}))
+    fields, details = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share)
+    assert [name for name, field in fields.items() if field.drifted] == [drifted]
+    assert next(iter(fields)) == drifted  # what drifted comes first
+    assert details.count("Drift in column") == len(fields)
+
+
+def test_predictions_that_lack_what_the_model_reads_are_refused(
+    shop: Shop, sides: tuple[dict[str, pd.DataFrame], pd.DataFrame]
+) -> None:
+    with pytest.raises(ValueError, match=r"predictions lack \['segment'\].*retrain"):
+        drift.online(shop[1], sides[1].drop(columns="segment"))
+
+
+def test_only_the_model_that_served_most_is_compared(shop: Shop) -> None:
+    lines = told(shop)
+    other = [
+        line | {"request_id": f"x{n}", "model": "dtrn-old:1", "history_length": {"view": 0, "buy": 0}}
+        for n, line in enumerate(lines[:9])
+    ]
+    verdict = measured(shop[0], lines + other)
+    assert (verdict["model"], verdict["drifted"]) == (shop[2], [])
+    assert verdict["rows"]["others"] == sum(len(line["item"]) for line in other)
+
+
+def test_the_page_opens_offline_and_puts_outcomes_beside_what_was_judged(shop: Shop) -> None:
+    home = shop[0]
+    judged(home)
+    measured(home, told(shop))
+    assert "not known yet" in home.drift_report(JUDGED).read_text()
+    logs.write_events(home, SHOWN, "2026-04-03", [])  # with it the 30 hours of the last impression are in
+    outcomes.join(home, SHOWN, JUDGED)
+    assert drift.measure(home, SHOWN, JUDGED)[1]
+    verdict = json.loads(home.drift(JUDGED).read_text())
+    assert verdict["served"] == lake.require(home, "outcomes", JUDGED).detail["served"] != {}
+    page = home.drift_report(JUDGED).read_text()
+    assert "None of 10 fields" in page
+    assert f"{verdict['served'][shop[2]]['click']['auc']:.4f}" in page
+    assert "0.6180 (0.5170 to 0.7190)" in page
+    assert loads(page) == []
+    assert "evidently.telemetry" not in sys.modules  # nothing that could send anything was so much as imported
+    before = home.drift(JUDGED).read_bytes()
+    assert drift.measure(home, SHOWN, JUDGED)[1] is False
+    home.drift_report(JUDGED).unlink()
+    assert drift.measure(home, SHOWN, JUDGED)[1] is True
+    assert home.drift(JUDGED).read_bytes() == before
+
+
+def test_a_day_on_which_nothing_was_served_says_so(shop: Shop) -> None:
+    verdict = measured(shop[0], [])
+    assert (verdict["model"], verdict["fields"], verdict["drifted"]) == (None, {}, [])
+    assert "Nothing was served" in shop[0].drift_report(JUDGED).read_text()
+    assert drift_page.markdown(verdict).startswith("Nothing was served")
+
+
+def test_the_check_warns_with_the_fields(shop: Shop) -> None:
+    from assets.project import Project
+
+    lines = [line | {"history_length": {"view": 0, "buy": 0}} for line in told(shop)]
+    measured(shop[0], lines)
+    written = shop[0].root / "shown.toml"
+    days = dg.DailyPartitionsDefinition("2026-03-27")
+    asset = drift.drift.map_asset_specs(lambda s: s.replace_attributes(partitions_def=days))
+    written.write_text(toml())
+    project = Project(contract=str(written), root=str(shop[0].root))
+    result = dg.materialize([asset, drift.no_field_drifted], partition_key=JUDGED, resources={"project": project})
+    (check,) = result.get_asset_check_evaluations()
+    assert (result.success, check.passed, check.severity) == (True, False, dg.AssetCheckSeverity.WARN)
+    assert check.metadata["actual"].value == f"{JUDGED}: history_length_view, {JUDGED}: history_length_buy"
+
+
+def toml() -> str:
+    """SHOWN as a file: nested tables as inline ones."""
+
+    def written(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{k} = {written(v)}" for k, v in value.items() if v is not None) + "}"
+        return json.dumps(value)
+
+    return "\n".join(f"{k} = {written(v)}" for k, v in SHOWN.model_dump(mode="json", exclude_unset=True).items())
+
+
+@given(st.lists(st.integers(0, 40), min_size=1), st.lists(st.integers(0, 60), min_size=1))
+def test_a_length_is_in_the_bin_that_its_label_says(reference: list[int], served: list[int]) -> None:
+    bins = drift_bins.lengths(np.array(reference), np.array(served))
+    for values, labels in zip((reference, served), bins.labels(), strict=True):
+        for value, label in zip(values, labels, strict=True):
+            first, _, last = label.partition(" to ")
+            low = int(first.removesuffix(" or more"))
+            high = int(last) if last else 10**9 if "more" in label else low
+            assert low <= value <= high
+
+
+@given(st.lists(st.integers(0, 30), min_size=1), st.lists(st.integers(0, 60), min_size=1))
+def test_a_key_has_its_own_bin_if_it_is_among_the_most_frequent(reference: list[int], served: list[int]) -> None:
+    counts = pd.Series(reference).value_counts()
+    most = sorted(counts.index, key=lambda k: (-counts[k], k))[: drift_bins.TOP]
+    bins = drift_bins.keys(np.array(reference), np.array(served))
+    expected = [[str(v) if v in most else "other" for v in side] for side in (reference, served)]
+    assert [list(side) for side in bins.labels()] == expected
+
+
+@given(st.lists(st.floats(0, 1), min_size=1), st.lists(st.floats(0, 1), min_size=1), st.floats(1e-9, 1))
+def test_probabilities_have_bins_of_distinct_names_with_a_tenth_of_the_reference_each(
+    reference: list[float], served: list[float], narrow: float
+) -> None:
+    values = np.array(reference) * narrow
+    bins = drift_bins.probabilities(values, np.array(served))
+    assert len(set(bins.names)) == len(bins.names) <= 10
+    before = bins.shares()[0]
+    if len(set(values)) == len(values) >= 20:
+        assert max(before.values()) <= 0.1 + 1 / len(values) + 1e-6
+
+
+def test_thinning_keeps_whole_requests_evenly(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = read_requests(shop[0], SHOWN, [JUDGED])
+    for most in (1, 50, 200, 10**6):
+        monkeypatch.setattr(drift, "ROWS", most)
+        kept = drift.thinned(requests)
+        assert len(kept) <= most or len(kept.time) == 1
+        assert len(kept) == len(requests) or len(kept) >= most // 3 or len(kept.time) == 1
+        pairs = set(zip(requests.user[:, 0], requests.time, np.diff(requests.offsets), strict=True))
+        assert set(zip(kept.user[:, 0], kept.time, np.diff(kept.offsets), strict=True)) <= pairs
