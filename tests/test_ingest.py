@@ -86,7 +86,7 @@ def test_a_day_is_the_largest_multiplicity_over_files_in_any_order(
             results.append(home_of(folder).events(DAY1).read_bytes())
             found = [(r["user"], r["time"], r["item"]) for r in rows_of(home_of(folder), DAY1)]
             assert found == sorted(expected.elements())
-            came = sum(map(len, files))
+            came = sum(text.count("\n") for text in set(texts))  # the same content again is no new file
             assert manifest.counts["rows_in"] == came == manifest.counts["rows_valid"] + manifest.counts["rows_quarantined"]
     assert results[0] == results[1]
 
