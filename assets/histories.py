@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import ibis
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets import lake
@@ -50,9 +51,10 @@ def build(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool
     )  # fmt: skip
 
 
-def write(table: Any, path: Path) -> None:
-    """Parquet whose bytes depend on the rows alone."""
-    pq.write_table(table.replace_schema_metadata(None), path, compression="zstd", row_group_size=1 << 20)
+def write(table: pa.Table, path: Path) -> None:
+    """Parquet whose bytes depend on the rows alone: no metadata, and no column 'required' because a plan happened to know."""
+    schema = pa.schema([pa.field(f.name, f.type) for f in table.schema])
+    pq.write_table(table.cast(schema), path, compression="zstd", row_group_size=1 << 20)
 
 
 def _source_days(home: Home, contract: Contract, day: str) -> list[str]:

@@ -251,6 +251,10 @@ class Contract(Section):
         names = [*self.item_features, *self.user_features, *self.context_fields]
         if clash := {n for n in names if names.count(n) > 1 or n in RESERVED}:
             raise ValueError(f"item_features/user_features/context: {sorted(clash)} used twice or reserved; rename")
+        if clash := (RESERVED | set(names)) & set(self.label_columns):
+            raise ValueError(
+                f"behaviours/tasks: label columns {sorted(clash)} are names the lake uses itself; rename the source column"
+            )
         if self.time.resolution == "day" and "hour" in self.context.derived:
             raise ValueError("context.derived: 'hour' needs a time within the day, and time.kind is 'date'")
         if not self.source.header and self.source.format == "csv":
