@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from typing import Any
@@ -20,7 +21,7 @@ from models import artifact
 from models.home import Home
 from models.requests import NULL_KEY
 from models.window import read_requests
-from tests import inbox, logs, serving
+from tests import inbox, logs
 from tests.serving import JUDGED, SHOWN
 
 Shop = tuple[Home, artifact.NeuralRanker, str]
@@ -28,9 +29,10 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def shop(shown: Home, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A home with a stored model for JUDGED; (home, the model, its tag)."""
-    home = serving.laid(tmp_path_factory.mktemp("drift"), SHOWN)
+    home = Home(tmp_path_factory.mktemp("drift"), shown.dataset)
+    shutil.copytree(shown.root, home.root, dirs_exist_ok=True)
     tag = registry.store(home, SHOWN, "dtrn", JUDGED, {})
     return home, artifact.load(registry.artifact(home, tag)), tag
 

@@ -15,17 +15,18 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from assets import histories, predictions, replay, samples
+from assets import histories, packaging, predictions, replay, samples
 from bentos import lines, online
 from bentos.clock import clock_of
 from bentos.door import application
 from bentos.ranking import Ranking
+from models import artifact
 from models.contract import Contract
 from models.home import Home
 from models.requests import NULL_KEY, Requests
 from models.vocabulary import Vocabulary
 from models.window import read_requests
-from tests import logs
+from tests import inbox, logs, serving
 
 HOUR = 3_600_000
 JUDGED, BEFORE = "2026-03-31", "2026-03-30"
@@ -200,3 +201,51 @@ def test_a_day_without_requests_is_refused_with_what_to_do(tmp_path: Path) -> No
     samples.build(home, terms, JUDGED)
     with pytest.raises(ValueError, match=f"samples of {JUDGED} hold no request to replay; choose"):
         replay.conversations(home, terms, JUDGED, None)
+
+
+def inbox_of_others(home: Home) -> None:
+    terms = serving.SHOWN
+    inbox.write(home, "0-1", [inbox.line(terms, "other", terms.day_start("2026-03-28"), 1, [100])])
+
+
+def test_the_built_bento_answers_a_replay_once_and_a_new_one_takes_its_place(copied: Home) -> None:
+    home, day = copied, "2026-03-31"  # mature, as the judged day of this home is not
+    bento = packaging.read(home.promotion("bento", serving.JUDGED))["tag"]
+    inbox_of_others(home)
+    former = {p.name: p.read_bytes() for p in home.prediction_inbox.glob("*.jsonl")}
+
+    def new() -> set[str]:
+        return {p.name for p in home.prediction_inbox.glob("*.jsonl")} - set(former)
+
+    manifest, ran = replay.replay(home, serving.SHOWN, day, bento, requests=60)
+    detail = manifest.detail
+    assert ran
+    assert detail["requests"] == detail["ok"] <= 60
+    assert detail["errors"] == []
+    assert 0 < detail["p50_ms"] <= detail["p99_ms"]
+    first = new()
+    assert len(first) == 1
+    assert replay.replay(home, serving.SHOWN, day, bento, requests=60)[1] is False
+
+    answers = pq.read_table(home.partition("replay", day), partitioning=None)
+    landed, _ = predictions.land(home, serving.SHOWN, day)
+    assert landed.counts["requests"] == detail["requests"] == len(answers)
+    assert landed.counts["rows"] == sum(answers.column("items").to_pylist())
+    online = pq.read_table(home.predictions(day), partitioning=None).to_pylist()
+    offline = read_requests(home, serving.SHOWN, [day])
+    probability = artifact.load(home.model("dtrn", serving.JUDGED)).score(offline)
+    place = {
+        (int(offline.user[u, 0]), int(offline.time[u]), int(offline.item[row, 0]), *map(int, offline.context[row])): row
+        for row, u in enumerate(offline.request)
+    }
+    for row in online:
+        key = (row["user"], row["time"], row["item"], row["hour"], row["position"])
+        served = [row[f"p_{t}"] for t in serving.SHOWN.task_names]
+        assert served == pytest.approx(probability[place[key]].tolist(), abs=1e-5)
+
+    manifest, ran = replay.replay(home, serving.SHOWN, day, bento, requests=20)
+    assert ran
+    assert len(new()) == 1
+    assert new() != first
+    assert predictions.land(home, serving.SHOWN, day)[0].counts["requests"] == manifest.detail["requests"] <= 20
+    assert {n: (home.prediction_inbox / n).read_bytes() for n in former} == former  # what others served stays
