@@ -61,8 +61,9 @@ def _line(dataset: str, root: Path, log: str) -> Iterator[Line]:
 
     contract, home = _place(dataset, root)
     with (
-        runs.opened(contract, home, Progress.on_terminal(), source=dataset, log=log_source.absolute(log)) as line,
-        line.progress,
+        Progress.on_terminal() as progress,
+        runs.opened(contract, home, progress, source=dataset, log=log_source.absolute(log)) as line,
+        progress,
     ):
         yield line
 
@@ -75,7 +76,8 @@ def demo(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log = "
 
     contract, place = _place(dataset, home)
     again = _again(dataset, home)
-    demo.demo(contract, place, Progress.on_terminal(), source=dataset, log=log_source.absolute(log), again=again)
+    with Progress.on_terminal() as progress:
+        demo.demo(contract, place, progress, source=dataset, log=log_source.absolute(log), again=again)
 
 
 @app.command(epilog="Example:  ./dtrn ingest --day 2026-03-13")
@@ -139,7 +141,7 @@ def simulate(
     from orchestration.progress import Progress
 
     contract, place = _place(dataset, home)
-    with Progress.on_terminal() as progress:
+    with Progress.on_terminal() as progress, progress:
         done = log_source.simulate(contract, place, progress, users=users, items=items, impressions=impressions, seed=seed)
         progress.console.print(f"  {done.total.impressions:,} impressions on {len(done.files)} days in {place.raw}")
 
@@ -244,11 +246,21 @@ def forget(
 
 def main() -> None:
     """Run the command line. A mistake of a person is one line and status 1 (2 when the call itself is wrong)."""
+    if mistake := _run():
+        Console(stderr=True, highlight=False).print(f"[red]dtrn:[/red] {escape(mistake)}", soft_wrap=True)
+        sys.exit(1)
+
+
+def _run() -> str:
+    """Why the command could not be done, empty when it was.
+
+    The error itself is let go here: what its trace holds on to, DuckDB would complain about when the process ends.
+    """
     try:
         app(prog_name="dtrn")
     except Exception as error:
         # ValueError and every error class of ours is written for people; anything else is a fault, and its trace is wanted.
         if not isinstance(error, ValueError) and type(error).__module__.split(".")[0] not in OURS:
             raise
-        Console(stderr=True, highlight=False).print(f"[red]dtrn:[/red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        return str(error)
+    return ""

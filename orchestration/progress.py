@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-
 OFTEN_S = 20.0
 
 
@@ -41,8 +40,11 @@ class Progress:
     _told: float = 0.0
 
     @classmethod
-    def on_terminal(cls) -> Progress:
-        return cls(Console(file=os.fdopen(os.dup(1), "w"), highlight=False))
+    @contextmanager
+    def on_terminal(cls) -> Iterator[Progress]:
+        """One that tells what it is told on this process's output, whatever becomes of that meanwhile."""
+        with os.fdopen(os.dup(1), "w") as terminal:
+            yield cls(Console(file=terminal, highlight=False))
 
     def __enter__(self) -> Progress:
         self._status = self.console.status("")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,6 @@ from orchestration.build import STAGES, build
 from orchestration.sensors import line
 from tests import logs
 
-ROOT = Path(__file__).resolve().parent.parent
 GROUPS = {
     "ingest": {"log_files", "events"},
     "samples": {"histories", "samples"},
@@ -261,18 +257,3 @@ def test_two_commands_do_not_work_on_one_data_set_at_once(tmp_path: Path) -> Non
         pass
     with instance.working(home, load("taobao")):
         pass
-
-
-def test_dagster_loads_the_workspace_from_any_folder(tmp_path: Path) -> None:
-    for decoy in ("models", "assets", "orchestration"):
-        (tmp_path / decoy).mkdir()
-        (tmp_path / decoy / "__init__.py").write_text("raise ImportError('a folder of the caller was taken for ours')")
-    environment = (
-        os.environ | instance.QUIET | {"DATASET": "taobao", "DTRN_HOME": str(tmp_path / "home"), "DAGSTER_HOME": str(tmp_path)}
-    )
-    told = subprocess.run(
-        [Path(sys.executable).parent / "dagster", "definitions", "validate", "-w", ROOT / "workspace.yaml"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    assert not (tmp_path / "home").exists(), "loading the definitions must not write"

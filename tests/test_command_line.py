@@ -1,0 +1,183 @@
+"""The command line: help with an example everywhere, and a person's mistake told in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from models.home import Home
+from orchestration.command_line import app, main
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ("demo", "ingest", "backfill", "train", "evaluate", "serve", "simulate", "models", "ui", "forget")
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATASET", "LOG", "DTRN_HOME", "PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """(exit status, what was printed to stderr) of the command line."""
+    monkeypatch.setattr("sys.argv", ["dtrn", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0), capsys.readouterr().err
+
+
+def test_every_command_of_the_issue_is_there() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert names == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_it_does_with_an_example_that_parses(command: str) -> None:
+    told = CliRunner().invoke(app, [command, "--help"])
+    assert told.exit_code == 0
+    (example,) = re.findall(r"Example:\s+\./dtrn (.+?)\s*$", told.output, re.MULTILINE)
+    words = example.split()
+    assert words[0] == command
+    for option in (word for word in words if word.startswith("--")):
+        assert re.search(rf"(?m)^.*{option}\b", told.output), f"{option} of the example is not an option of {command}"
+    assert "--dataset" in told.output
+    assert "--home" in told.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("demo", "--dataset", "nowhere"),
+            r"^dtrn: .*nowhere\.toml: no such contract\. DATASET= takes one of \['simulated', 'taobao'\]",
+        ),
+        (("demo", "--dataset", "taobao"), r"^dtrn: where is the log of taobao\? LOG= takes a file, a folder or a glob"),
+        (("ingest", "--dataset", "taobao", "--log", "/nowhere.csv"), r"^dtrn: log_files: .*nowhere\.csv"),
+        (("serve",), r"^dtrn: no champion of simulated in .*; make one first: make demo DTRN_HOME="),
+        (("train",), r"^dtrn: the log holds no good row from 2026-03-02 to 2026-03-13"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(
+    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, told = said(monkeypatch, capsys, *words, "--home", str(tmp_path))
+    assert status == 1
+    assert re.search(message, told), told
+    assert "Traceback" not in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(("demo", "--what"), "No such option"), (("serve", "--port", "x"), "--port"), (("fly",), "No such command")],
+)
+def test_a_wrong_call_is_status_2(
+    words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, told = said(monkeypatch, capsys, *words)
+    assert status == 2
+    assert message in told
+    assert "Traceback" not in told
+
+
+def test_a_fault_of_the_program_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr("orchestration.command_line.load", broken)
+    monkeypatch.setattr("sys.argv", ["dtrn", "models"])
+    with pytest.raises(KeyError):
+        main()
+
+
+@pytest.mark.parametrize("command", ["ui", "serve"])
+def test_a_port_in_use_is_said_plainly(
+    command: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = Home(tmp_path, "simulated")
+    if command == "serve":
+        built: Home = request.getfixturevalue("built")
+        shutil.copytree(built.bentoml, home.bentoml, symlinks=True)
+        (bento,) = (p.name for p in (home.bentoml / "bentos" / "dtrn-shown").iterdir() if p.is_dir())
+        from datetime import UTC, datetime
+
+        from assets import registry
+
+        registry.promote(
+            home,
+            judged_day="2026-04-01",
+            name="dtrn",
+            tag="dtrn-shown:x",
+            bento=f"dtrn-shown:{bento}",
+            who="",
+            why="",
+            when=datetime.now(UTC),
+        )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, told = said(monkeypatch, capsys, command, "--home", str(tmp_path), "--port", str(port))
+    assert status == 1
+    assert told.startswith(f"dtrn: port {port} of 127.0.0.1"), told
+    assert re.search(r"PORT=\d+", told), "what to do is said"
+
+
+def test_a_day_must_be_one_of_the_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--dataset", "taobao", "--home", str(tmp_path))
+    log = tmp_path / "log.csv"
+    log.write_text("1,2,3,pv,1511600000\n1,2,3,pv,1511700000\n")  # 2017-11-25 and 2017-11-26 in Shanghai
+    status, told = said(monkeypatch, capsys, "ingest", *common, "--log", str(log), "--day", "2017-11-30")
+    assert (status, told) == (1, "dtrn: 2017-11-30 is not a day of the log; those are 2017-11-25 to 2017-11-26\n")
+    status, told = said(monkeypatch, capsys, "ingest", *common, "--log", str(log), "--day", "tomorrow")
+    assert (status, told) == (1, "dtrn: 'tomorrow' is not a day; YYYY-MM-DD is, for example 2017-11-26\n")
+    status, told = said(monkeypatch, capsys, "train", *common)
+    assert told.startswith("dtrn: the log ends on 2017-11-26, too early to judge a day")
+    status, told = said(monkeypatch, capsys, "ingest", *common, "--log", str(log), "--day", "2017-11-25")
+    assert status == 0
+    home = Home(tmp_path, "taobao")
+    assert home.samples("2017-11-25").is_file()
+    assert not home.samples("2017-11-26").is_file()
+    status, told = said(monkeypatch, capsys, "forget", *common, "--yes")
+    assert status == 0
+    assert not home.base.exists()
+
+
+def test_the_root_script_works_from_any_folder(tmp_path: Path) -> None:
+    """A `models` folder of the caller's must not be taken for ours; DTRN_HOME is the checkout's unless it is said."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("raise ImportError('the caller's folder was imported')")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"DTRN_HOME": "mine", "COLUMNS": "200"}
+    told = subprocess.run([ROOT / "dtrn", "models"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0, told.stderr
+    assert "champions" in told.stdout
+    assert {p.name for p in tmp_path.iterdir()} == {"models"}, "listing writes nothing"
+
+
+def test_make_lists_every_command() -> None:
+    told = subprocess.run(["make", "-C", ROOT, "--no-print-directory"], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"(?m)^  ([a-z-]+) ", told)) >= {
+        "setup",
+        "demo",
+        "test",
+        "check",
+        "ui",
+        "serve",
+        "bench-train",
+        "forget",
+    }
