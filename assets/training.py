@@ -29,7 +29,7 @@ SECTIONS = (
 READING = ("models/requests.py", "models/vocabulary.py", "models/window.py", "models/moment.py")
 NEURAL = (
     *("models/batches.py", "models/config.py", "models/heads.py", "models/interest.py", "models/network.py"),
-    *("models/refinement.py", "models/training.py", "models/artifact.py"),
+    *("models/refinement.py", "models/checkpoint.py", "models/training.py", "models/artifact.py"),
 )
 
 Progress = Callable[[str], None]
@@ -75,8 +75,9 @@ def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progr
 
 def _neural(contract: Contract, name: str, fit: Requests, stop: Requests, path: Path, checkpoint: Path, say: Progress) -> None:
     from models import artifact, config, training  # torch is slow to import, and a day without news needs none
+    from models.checkpoint import Epoch
 
-    def report(epoch: training.Epoch) -> None:
+    def report(epoch: Epoch) -> None:
         aucs = ", ".join(f"{task} {value:.3f}" for task, value in epoch.validation_auc.items())
         say(f"{name} epoch {epoch.epoch}: validation score {epoch.score:.4f} (1 = base rate only), AUC {aucs}")
 
@@ -101,6 +102,11 @@ def learning_curve(history: list[dict[str, Any]]) -> str:
     return f"![loss and AUC per epoch](data:image/png;base64,{base64.b64encode(image.getvalue()).decode()})"
 
 
+def _figure(value: float | None) -> str:
+    """An AUC is null where the early-stopping day has one class only."""
+    return "one class" if value is None else f"{value:.4f}"
+
+
 def _result(context: dg.AssetExecutionContext, project: Project, name: str) -> dg.MaterializeResult[Any]:
     home, contract, day = project.home, project.terms, context.partition_key
     with explained():
@@ -114,7 +120,7 @@ def _result(context: dg.AssetExecutionContext, project: Project, name: str) -> d
     if history := spec.get("history"):
         rows = [
             f"| {e['epoch']} | {e['score']:.4f} | "
-            + " | ".join(f"{e['loss'][t]:.4f} | {e['validation_auc'][t]:.4f}" for t in contract.tasks)
+            + " | ".join(f"{e['loss'][t]:.4f} | {_figure(e['validation_auc'][t])}" for t in contract.tasks)
             + " |"
             for e in history
         ]

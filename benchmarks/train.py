@@ -105,7 +105,7 @@ def main(
     for name, recipe in RECIPES.items():
         torch.manual_seed(seed)
         network = Network(recipe, shape)
-        made[name] = network.train(), optimiser_of(network, learning_rate=2e-3, embedding_decay=1e-3)
+        made[name] = network.train(), optimiser_of(network, learning_rate=2e-3, embedding_decay=3e-2)
     for number in range(rounds + 1):  # round 0 warms up
         for name, (network, optimiser) in made.items():
             speed = samples_per_second(network, optimiser, loader, batch, seed + number)

@@ -6,6 +6,8 @@ Its bytes depend on data, contract, code and seed alone, so two undisturbed runs
 from __future__ import annotations
 
 import json
+import math
+import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -27,6 +30,7 @@ from models.training import Trained, predict
 from models.vocabulary import Vocabulary
 
 FORMAT = 1
+REMEDY = "retrain the model, or take the folder from the registry again"
 
 
 @dataclass(frozen=True)
@@ -60,49 +64,64 @@ def save(folder: Path, name: str, trained: Trained) -> None:
         "name": name,
         "recipe": trained.recipe.to_json(),
         "parameters": sum(p.numel() for p in trained.network.parameters()),
+        "vocabulary": {field: len(keys) for field, keys in vocabulary.tables.items()},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "validation_score": trained.score,
-        "history": [asdict(e) for e in trained.history],
+        "history": [_json(asdict(e)) for e in trained.history],
         "contract": trained.contract.model_dump(mode="json"),
     }
-    (folder / "spec.json").write_text(json.dumps(spec, indent=1) + "\n")
+    (folder / "spec.json").write_text(json.dumps(spec, indent=1, allow_nan=False) + "\n")
 
 
 def load(folder: Path) -> NeuralRanker:
     """The artifact in `folder`. Raises ValueError naming the file that is missing, damaged or of another version."""
     spec = read_spec(folder)
-    contract = Contract.model_validate(spec["contract"])
+    try:
+        contract, recipe = Contract.model_validate(spec["contract"]), Recipe.from_json(spec["recipe"])
+    except ValidationError as error:
+        told = "; ".join(f"contract.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{folder / 'spec.json'}: {told}; {REMEDY}") from None
+    except ValueError as error:
+        raise ValueError(f"{folder / 'spec.json'}: {error}; {REMEDY}") from None
     arrays = _read(folder / "vocabulary.safetensors", load_arrays)
     tables = {k.removeprefix("table/"): v for k, v in arrays.items() if k.startswith("table/")}
     fields = (contract.user_fields, contract.item_fields, contract.context_fields)
     vocabulary = Vocabulary(*fields, tables, arrays["items"], arrays["users"])
     with torch.device("meta"):
-        network = Network(Recipe.from_json(spec["recipe"]), Shape.of(contract, vocabulary))
+        network = Network(recipe, Shape.of(contract, vocabulary))
     try:
         network.load_state_dict(_read(folder / "weights.safetensors", load_file), assign=True)
     except RuntimeError as error:
-        raise ValueError(f"{folder / 'weights.safetensors'}: does not fit spec.json ({error}); retrain the model") from None
+        raise ValueError(f"{folder / 'weights.safetensors'}: does not fit spec.json ({error}); {REMEDY}") from None
     return NeuralRanker(spec["name"], contract, vocabulary, network.eval(), spec)
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
-    """spec.json of the artifact in `folder`. Raises ValueError."""
+    """spec.json of the artifact in `folder`. Raises ValueError when it cannot be read, or not by this version."""
     path = folder / "spec.json"
     try:
-        spec: dict[str, Any] = json.loads(path.read_text())
+        spec: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error}); retrain the model, or take the folder from the registry again"
-        ) from None
+        raise ValueError(f"{path}: cannot be read ({error}); {REMEDY}") from None
+    if not isinstance(spec, dict):
+        raise ValueError(f"{path}: not an object; {REMEDY}")
     if spec.get("format") != FORMAT:
-        raise ValueError(f"{path}: format {spec.get('format')!r} came, {FORMAT} is what this version reads; retrain the model")
+        raise ValueError(f"{path}: format {spec.get('format')!r} came, {FORMAT} is what this version reads; {REMEDY}")
+    if missing := [key for key in ("name", "recipe", "contract") if key not in spec]:
+        raise ValueError(f"{path}: '{missing[0]}' is missing; {REMEDY}")
     return spec
+
+
+def _json(value: Any) -> Any:
+    """The same with null for nan, which JSON does not know."""
+    if isinstance(value, dict):
+        return {k: _json(v) for k, v in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _read(path: Path, reader: Any) -> dict[str, Any]:
     try:
         arrays: dict[str, Any] = reader(path)
     except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error}); retrain the model, or take the folder from the registry again"
-        ) from None
+        raise ValueError(f"{path}: cannot be read ({error}); {REMEDY}") from None
     return arrays

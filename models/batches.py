@@ -22,7 +22,7 @@ EDGES = np.array([2, 4, 8, 16, 32])
 """Bucket k holds lengths up to EDGES[k]; the last one holds the rest."""
 
 GAPS = 32
-"""Time-gap buckets: 1 + log2 of the seconds since the event, half steps past an hour do not matter to a width-16 model."""
+"""Time-gap buckets: 0 below a second, else 1 + ⌊log2 of the seconds since the event⌋, as floats store it."""
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Loader:
             buckets.append(
                 Bucket(
                     _rows(self.tokens[token], dropout),
-                    torch.from_numpy(np.clip(np.log2(np.maximum(gap, 0.5)).astype(np.int64) + 1, 0, GAPS - 1)),
+                    torch.from_numpy(np.frexp(gap)[1].clip(0, GAPS - 1).astype(np.int64)),
                     torch.from_numpy(np.where(present, n[:, None] - 1 - step, 0)),
                     torch.from_numpy(present),
                     torch.from_numpy(a),

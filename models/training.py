@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,28 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.batches import Loader
+from models.checkpoint import Checkpoint, Epoch
 from models.config import Recipe
 from models.contract import Contract
 from models.metrics import auc, log_loss
 from models.network import Network, Shape
 from models.requests import Requests
 from models.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave: training loss, validation log loss and AUC per task, and the score that stops early (low: good)."""
-
-    epoch: int
-    loss: dict[str, float]
-    validation_loss: dict[str, float]
-    validation_auc: dict[str, float]
-    score: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +83,8 @@ def train(
     weight = torch.tensor([t.weight for t in contract.tasks.values()], device=device)
     seen, held_out = Loader(vocabulary.encode(training)), Loader(vocabulary.encode(validation))
     entropy = _entropy(validation)
-    history, best = _resume(checkpoint, network, optimiser)
+    state = Checkpoint(checkpoint, _origin(recipe, contract, shape))
+    history, best = state.resume(network, optimiser)
     while len(history) < settings.epochs and not _stopped(history, settings.patience):
         epoch = len(history) + 1
         loss = _run_epoch(network, optimiser, seen, contract, weight, device, epoch)
@@ -104,20 +92,28 @@ def train(
         history.append(record)
         if record.score == min(e.score for e in history):
             best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-        _save(checkpoint, network, optimiser, best, history)
+        state.save(network, optimiser, best, history)
         report(record)
     network.load_state_dict(best)
     return Trained(recipe, contract, vocabulary, network.cpu().eval(), history)
 
 
+def _origin(recipe: Recipe, contract: Contract, shape: Shape) -> str:
+    return json.dumps({"recipe": recipe.to_json(), "contract": contract.digest(), "shape": asdict(shape)}, sort_keys=True)
+
+
 def optimiser_of(network: Network, *, learning_rate: float, embedding_decay: float) -> torch.optim.Optimizer:
-    """Adam for everything; only the id tables are decayed."""
+    """Adam for everything; each step also takes the share `embedding_decay` of every row of the user and item id tables.
+
+    Decoupled (Loshchilov & Hutter, ICLR 2019), and in their first form, where the decay does not scale with the learning rate:
+    as a term of the gradient Adam would blow it up to a whole step for each row that a batch leaves out, which are nearly all.
+    """
     ids = {id(p) for p in network.id_tables()}
     groups: list[dict[str, Any]] = [
-        {"params": network.id_tables(), "weight_decay": embedding_decay},
-        {"params": [p for p in network.parameters() if id(p) not in ids]},
+        {"params": network.id_tables(), "weight_decay": embedding_decay / learning_rate},  # AdamW multiplies the two
+        {"params": [p for p in network.parameters() if id(p) not in ids], "weight_decay": 0.0},
     ]
-    return torch.optim.Adam(groups, lr=learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
 def _check(contract: Contract, training: Requests, validation: Requests) -> None:
@@ -167,7 +163,7 @@ def _run_epoch(
     random = np.random.default_rng([settings.seed, epoch])
     order = random.permutation(len(loader.requests.time))
     network.train()
-    totals, steps = torch.zeros(len(contract.tasks), device=device), 0
+    losses, known = [], []
     rate = network.recipe.id_dropout
     for batch in loader.batches(settings.batch_samples, order, (rate, random)):
         optimiser.zero_grad(set_to_none=True)
@@ -175,15 +171,18 @@ def _run_epoch(
             loss, per_task = network.loss(batch.to(device), weight)
         torch.autograd.backward(loss)
         optimiser.step()
-        totals += per_task.detach()
-        steps += 1
-    mean = (totals / steps).tolist()
-    if not all(map(math.isfinite, mean)):
+        losses.append(per_task.detach())
+        known.append(batch.known_BT.sum(0))
+    steps, labels = torch.stack(losses).double().cpu(), torch.stack(known)
+    wrong = (~steps.isfinite()).nonzero().tolist()
+    if wrong:
+        step, task = wrong[0]
         raise ValueError(
-            f"the loss is not a number in epoch {epoch} ({dict(zip(contract.tasks, mean, strict=True))}); "
-            f"lower training.learning_rate (now {settings.learning_rate})"
+            f"the loss of task '{list(contract.tasks)[task]}' is not a number in epoch {epoch}, step {step + 1} of "
+            f"{len(losses)}; lower training.learning_rate (now {settings.learning_rate}), or the task's weight"
         )
-    return dict(zip(contract.tasks, mean, strict=True))
+    mean = (steps * labels).sum(0) / labels.sum(0).clamp(min=1)
+    return dict(zip(contract.tasks, mean.tolist(), strict=True))
 
 
 def predict(network: Network, loader: Loader, device: torch.device) -> NDArray[np.float64]:
@@ -214,42 +213,3 @@ def _measure(
         if math.isfinite(entropy[place]):
             relative.append(losses[task] / entropy[place])
     return Epoch(epoch, loss, losses, aucs, float(np.mean(relative)))
-
-
-def _file(checkpoint: Path) -> Path:
-    return checkpoint / "epoch.safetensors"
-
-
-def _save(
-    checkpoint: Path, network: Network, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], history: list[Epoch]
-) -> None:
-    """One file, renamed into place: weights, best weights, the optimiser's moments, and the history as its metadata."""
-    tensors = {f"now/{k}": v.detach().cpu() for k, v in network.state_dict().items()} | {
-        f"best/{k}": v for k, v in best.items()
-    }
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{number}/{k}": v.detach().cpu() for k, v in state.items()}
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    part = checkpoint / f".epoch.{os.getpid()}"
-    save_file(
-        {k: v.clone().contiguous() for k, v in tensors.items()}, part, {"history": json.dumps([asdict(e) for e in history])}
-    )
-    part.replace(_file(checkpoint))
-
-
-def _resume(checkpoint: Path, network: Network, optimiser: torch.optim.Optimizer) -> tuple[list[Epoch], dict[str, Tensor]]:
-    if not _file(checkpoint).is_file():
-        return [], {}
-    with safe_open(_file(checkpoint), "pt") as file:
-        history = [Epoch(**e) for e in json.loads(file.metadata()["history"])]
-        groups: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimiser": {}}
-        for key in file.keys():  # noqa: SIM118 - not a dict
-            group, name = key.split("/", 1)
-            groups[group][name] = file.get_tensor(key)
-    network.load_state_dict(groups["now"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in groups["optimiser"].items():
-        number, key = name.split("/")
-        state.setdefault(int(number), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return history, groups["best"]

@@ -49,6 +49,10 @@ def encoded(sizes: Sizes, seed: int) -> Requests:
         [random.integers(0, 1000 * HOUR, n) for n in sizes.events],
     )
     user, time = random.integers(0, 6, sizes.requests), random.integers(0, 1100 * HOUR, sizes.requests)
+    for u in range(0, sizes.requests, 2):  # half of the requests follow an event of their user within seconds
+        place = int(np.searchsorted(sequences.users, user[u]))
+        if place < len(sequences.users) and sequences.users[place] == user[u] and np.diff(sequences.offsets[0])[place]:
+            time[u] = sequences.times[0][sequences.offsets[0][place + 1] - 1] + random.integers(1, 5000)
     start, end = sequences.span(user, time, np.zeros_like(time), sizes.lengths)
     offsets = np.concatenate([[0], np.cumsum(random.integers(1, sizes.candidates + 1, sizes.requests))]).astype(np.int64)
     samples = int(offsets[-1])

@@ -1,0 +1,268 @@
+"""The trainer: repeatable, resumable, stops early with the best weights, and says what is wrong in words for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models import training
+from models.batches import Loader
+from models.checkpoint import Checkpoint, Epoch
+from models.config import RECIPES, Recipe
+from models.contract import Contract
+from models.metrics import auc, log_loss
+from models.requests import MASKED, Requests
+from models.training import Trained, device_of, train
+from tests.shops import shop, terms
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAINING, VALIDATION = "2026-03-30", "2026-03-31"
+RECIPE = replace(RECIPES["dtrn"], width=8, ffn=8, hyper=4, experts=2, expert_widths=(16, 8), tower=4)
+
+
+def fit(folder: Path, contract: Contract, recipe: Recipe = RECIPE, report: Callable[[Epoch], None] = lambda _: None) -> Trained:
+    fitted, held_out = shop(contract, TRAINING, seed=1), shop(contract, VALIDATION, seed=2)
+    return train(recipe, contract, fitted, held_out, checkpoint=folder, report=report)
+
+
+def weights(trained: Trained) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in trained.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["dtrn", "mmoe"])
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path, name: str) -> None:
+    recipe = replace(RECIPE, bottom=RECIPES[name].bottom)
+    first, second = (fit(tmp_path / str(n), terms(epochs=2), recipe) for n in range(2))
+    assert weights(first) == weights(second)
+    assert first.history == second.history
+    assert weights(fit(tmp_path / "other", terms(epochs=2, seed=8), recipe)) != weights(first)
+
+
+def test_both_rankers_learn_the_taste_of_a_user(tmp_path: Path) -> None:
+    """Click follows the parity of the user's own past; knowing user and parity perfectly gives an AUC of about 0.85."""
+    for name in ("dtrn", "mmoe"):
+        recipe = replace(RECIPE, bottom=RECIPES[name].bottom, embedding_std=0.3)
+        trained = fit(tmp_path / name, terms(epochs=12, learning_rate=0.01, patience=12, embedding_decay=0), recipe)
+        assert max(e.validation_auc["click"] for e in trained.history) > 0.75
+        assert trained.history[-1].loss["click"] < trained.history[0].loss["click"] - 0.05
+
+
+def test_what_is_recorded_is_what_the_metrics_say_of_the_best_weights(tmp_path: Path) -> None:
+    """The learning rate is high, so that later epochs are worse: the weights that come back are still the best epoch's."""
+    contract = terms(epochs=6, patience=6, learning_rate=0.05)
+    told: list[Epoch] = []
+    trained = fit(tmp_path, contract, report=told.append)
+    assert told == trained.history
+    best = min(trained.history, key=lambda e: e.score)
+    assert best.epoch < 6
+    held_out = shop(contract, VALIDATION, seed=2)
+    p = training.predict(trained.network, Loader(trained.vocabulary.encode(held_out)), torch.device("cpu"))
+    relative = []
+    for place, task in enumerate(contract.tasks):
+        known = held_out.label[:, place] >= 0
+        y = held_out.label[known, place]
+        assert log_loss(y, p[known, place]) == best.validation_loss[task]
+        assert auc(y, p[known, place]) == best.validation_auc[task]
+        rate = y.mean()
+        relative.append(best.validation_loss[task] / -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate)))
+    assert best.score == pytest.approx(np.mean(relative), rel=1e-12)
+    assert trained.score == best.score
+
+
+def test_it_stops_after_patience_epochs_without_a_better_score(tmp_path: Path) -> None:
+    trained = fit(tmp_path, terms(epochs=40, patience=2, learning_rate=0.2))
+    scores = [e.score for e in trained.history]
+    assert len(scores) < 40
+    assert len(scores) - 1 - int(np.argmin(scores)) == 2
+    for stop in range(1, len(scores)):  # and it did not go on past an earlier stop
+        assert stop - 1 - int(np.argmin(scores[:stop])) < 2
+
+
+class _Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("bottom", ["dtrn", "pooled"])
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, bottom: Any) -> None:
+    contract, recipe = terms(epochs=4, patience=9), replace(RECIPE, bottom=bottom)
+
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            raise _Interrupted
+
+    with pytest.raises(_Interrupted):
+        fit(tmp_path / "broken", contract, recipe, interrupt)
+    told: list[Epoch] = []
+    resumed = fit(tmp_path / "broken", contract, recipe, told.append)
+    unbroken = fit(tmp_path / "whole", contract, recipe)
+    assert [e.epoch for e in told] == [3, 4]
+    assert weights(resumed) == weights(unbroken)
+    assert resumed.history == unbroken.history
+    assert weights(fit(tmp_path / "broken", contract, recipe)) == weights(unbroken)  # nothing left to do: the same again
+
+
+def test_a_run_killed_dead_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    """`kill -9` in the middle of the third epoch, as a machine that goes down would do."""
+    code = (
+        "import os, signal\nfrom pathlib import Path\nfrom tests import test_training as t\nfrom models.batches import Loader\n"
+        "t.torch.set_num_threads(1)\nbatch, epochs, steps = Loader._batch, [], []\n"
+        "def die(self, part, dropout):\n"
+        "    steps.append(1) if len(epochs) == 2 and dropout else None\n"
+        "    if len(steps) == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return batch(self, part, dropout)\n"
+        f"Loader._batch = die\nt.fit(Path({str(tmp_path / 'killed')!r}), t.terms(epochs=4, patience=9), report=epochs.append)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    told: list[Epoch] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        resumed = fit(tmp_path / "killed", terms(epochs=4, patience=9), report=told.append)
+        assert [e.epoch for e in told] == [3, 4]
+        assert weights(resumed) == weights(fit(tmp_path / "whole", terms(epochs=4, patience=9)))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    fit(tmp_path, terms(epochs=1))
+    with pytest.raises(ValueError, match="another recipe, contract or data; delete it"):
+        fit(tmp_path, terms(epochs=1), replace(RECIPE, id_dropout=0.2))
+    file = Checkpoint(tmp_path, "").file
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"epoch\.safetensors: cannot be read .* delete it"):
+        fit(tmp_path, terms(epochs=1))
+
+
+def test_only_the_id_tables_are_decayed(tmp_path: Path) -> None:
+    """Decoupled: without a gradient, a step takes `embedding_decay` of every user and item id row, and nothing of the rest."""
+    trained = fit(tmp_path, terms(epochs=1))
+    network = trained.network
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimiser = training.optimiser_of(network, learning_rate=1e-3, embedding_decay=0.01)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    moved = {name for name, p in network.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"bottom.fields.user.0.weight", "bottom.fields.item.0.weight"}
+    for name in moved:
+        torch.testing.assert_close(dict(network.named_parameters())[name].detach(), before[name] * 0.99)
+
+
+def test_a_heavier_task_is_fitted_better(tmp_path: Path) -> None:
+    tasks = {
+        "click": {"behaviours": ["view"], "horizon_hours": 24},
+        "buy": {"behaviours": ["buy"], "horizon_hours": 6, "given": "click"},
+    }
+
+    def loss(weight: float) -> float:
+        contract = terms(epochs=3)
+        data = contract.model_dump()
+        data["tasks"] = {**tasks, "buy": {**tasks["buy"], "weight": weight}}
+        trained = fit(tmp_path / str(weight), Contract.model_validate(data), replace(RECIPE, bottom="pooled"))
+        return trained.history[-1].loss["buy"]
+
+    assert loss(50) < loss(0.001)
+
+
+def test_the_unknown_row_of_every_field_is_trained(tmp_path: Path) -> None:
+    network = fit(tmp_path, terms(epochs=1)).network
+    torch.manual_seed(terms().training.seed)
+    start = dict(training.Network(RECIPE, training.Shape((31,), (27, 5), (6, 6), 2, 2, 4)).named_parameters())
+    tables = [name for name in start if ".fields." in name]
+    assert len(tables) == 5
+    for name in tables:
+        assert not torch.equal(dict(network.named_parameters())[name][0], start[name][0])
+
+
+def test_a_run_starts_at_the_base_rate_of_the_known_labels(tmp_path: Path) -> None:
+    """The only step of the only epoch sees the network as it was built: its loss is the entropy of that rate."""
+    contract = terms(epochs=1, batch_samples=10**6)
+    fitted, held_out = shop(contract, TRAINING, seed=1), shop(contract, VALIDATION, seed=2)
+    masked = np.where(fitted.label == 0, np.where(np.arange(len(fitted))[:, None] % 2, MASKED, 0), fitted.label)
+    told: list[Epoch] = []
+    train(RECIPE, contract, replace(fitted, label=masked.astype(np.int8)), held_out, checkpoint=tmp_path, report=told.append)
+    rate = (masked[:, 0] == 1).sum() / (masked[:, 0] >= 0).sum()
+    assert rate > 1.5 * (fitted.label[:, 0] == 1).mean()
+    assert told[0].loss["click"] == pytest.approx(-(rate * math.log(rate) + (1 - rate) * math.log(1 - rate)), abs=0.05)
+
+
+def _cut(requests: Requests, change: dict[int, int]) -> Requests:
+    label = requests.label.copy()
+    for task, value in change.items():
+        label[:, task] = value
+    return replace(requests, label=label)
+
+
+def test_what_cannot_be_learned_from_is_said(tmp_path: Path) -> None:
+    contract = terms()
+    fitted, held_out = shop(contract, TRAINING, seed=1), shop(contract, VALIDATION, seed=2)
+    nothing = fitted.take(np.empty(0, np.int64))
+    cases = [
+        (nothing, held_out, r"no training samples; widen training\.window_days"),
+        (fitted, nothing, "no validation samples"),
+        (_cut(fitted, {1: 0}), held_out, "task 'buy' has one class only in 900 training samples"),
+        (_cut(fitted, {0: MASKED}), held_out, "task 'click' has one class only"),
+        (fitted, _cut(held_out, {0: 0, 1: MASKED}), "no task has both classes on the early-stopping day"),
+    ]
+    for a, b, message in cases:
+        with pytest.raises(ValueError, match=message):
+            train(RECIPE, contract, a, b, checkpoint=tmp_path, report=print)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_task_of_one_class_on_the_validation_day_does_not_count_in_the_score(tmp_path: Path) -> None:
+    contract = terms(epochs=1)
+    fitted, held_out = shop(contract, TRAINING, seed=1), shop(contract, VALIDATION, seed=2)
+    told: list[Epoch] = []
+    train(RECIPE, contract, fitted, _cut(held_out, {1: 0}), checkpoint=tmp_path, report=told.append)
+    assert math.isnan(told[0].validation_auc["buy"])
+    rate = (held_out.label[:, 0] == 1).mean()
+    entropy = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
+    assert told[0].score == pytest.approx(told[0].validation_loss["click"] / entropy)
+
+
+def test_a_loss_that_is_not_a_number_names_epoch_step_and_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, calls = training.Network.loss, []
+
+    def poisoned(self: Any, batch: Any, weight: Any) -> Any:
+        calls.append(1)
+        total, each = loss(self, batch, weight)
+        return (total * math.nan, each * math.nan) if len(calls) == 8 else (total, each)
+
+    monkeypatch.setattr(training.Network, "loss", poisoned)
+    with pytest.raises(
+        ValueError, match=r"task 'click' is not a number in epoch 2, step 3 of 5; lower training\.learning_rate"
+    ):
+        fit(tmp_path, terms(epochs=3))
+    assert len(json.loads(_metadata(tmp_path)["history"])) == 1  # the whole epoch before is kept
+
+
+def _metadata(folder: Path) -> dict[str, str]:
+    header = Checkpoint(folder, "").file.read_bytes()
+    length = int.from_bytes(header[:8], "little")
+    told: dict[str, str] = json.loads(header[8 : 8 + length])["__metadata__"]
+    return told
+
+
+def test_devices_are_chosen_or_refused_in_words() -> None:
+    assert device_of("cpu") == torch.device("cpu")
+    assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="'toaster' is not a device; 'auto', 'cpu' or 'cuda' is"):
+        device_of("toaster")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no GPU is visible; use 'auto' or 'cpu'"):
+            device_of("cuda")
