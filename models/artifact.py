@@ -76,6 +76,8 @@ def save(folder: Path, name: str, trained: Trained) -> None:
 def load(folder: Path) -> NeuralRanker:
     """The artifact in `folder`. Raises ValueError naming the file that is missing, damaged or of another version."""
     spec = read_spec(folder)
+    if missing := [key for key in ("name", "recipe", "contract") if key not in spec]:
+        raise ValueError(f"{folder / 'spec.json'}: '{missing[0]}' is missing; {REMEDY}")
     try:
         contract, recipe = Contract.model_validate(spec["contract"]), Recipe.from_json(spec["recipe"])
     except ValidationError as error:
@@ -107,8 +109,6 @@ def read_spec(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not an object; {REMEDY}")
     if spec.get("format") != FORMAT:
         raise ValueError(f"{path}: format {spec.get('format')!r} came, {FORMAT} is what this version reads; {REMEDY}")
-    if missing := [key for key in ("name", "recipe", "contract") if key not in spec]:
-        raise ValueError(f"{path}: '{missing[0]}' is missing; {REMEDY}")
     return spec
 
 
