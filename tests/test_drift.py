@@ -149,6 +149,18 @@ def test_a_rare_behaviour_that_dies_shows_although_its_score_is_small() -> None:
     assert not drift._dead(np.zeros(10, np.int64), served, users=1000)  # it never lived
 
 
+def test_a_rare_behaviour_that_dies_is_a_verdict_of_its_own(
+    shop: Shop, sides: tuple[dict[str, pd.DataFrame], pd.DataFrame]
+) -> None:
+    reference, ordinary = dict(sides[0]), drift.online(shop[1], sides[1])
+    rare, rows = reference["history"], len(reference["history"])
+    reference["history"] = rare.assign(user=range(rows), history_length_buy=np.where(np.arange(rows) % 50 == 0, 2, 0))
+    served = ordinary.assign(user=range(len(ordinary)), history_length_buy=0)
+    field = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share)[0]["history_length_buy"]
+    assert field.score < SHOWN.monitoring.drift_share
+    assert (field.drifted, field.method, field.threshold) == (True, "psi, all empty", 0.0)
+
+
 @pytest.fixture(scope="module")
 def sides(shop: Shop) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """(the reference, the predictions of an ordinary day)."""
@@ -293,5 +305,7 @@ def test_thinning_keeps_whole_requests_evenly(shop: Shop, monkeypatch: pytest.Mo
         kept = drift.thinned(requests)
         assert len(kept) <= most or len(kept.time) == 1
         assert len(kept) == len(requests) or len(kept) >= most // 3 or len(kept.time) == 1
+        latest = np.flatnonzero((requests.user[:, 0] == kept.user[-1, 0]) & (requests.time == kept.time[-1]))[0]
+        assert len(kept.time) < 4 or latest > 0.7 * len(requests.time)  # spread to the end, not the first ones
         pairs = set(zip(requests.user[:, 0], requests.time, np.diff(requests.offsets), strict=True))
         assert set(zip(kept.user[:, 0], kept.time, np.diff(kept.offsets), strict=True)) <= pairs
