@@ -102,13 +102,13 @@ class _Listener:
         event = entry.dagster_event
         if event is None:
             if entry.step_key:
-                self.progress.say(f"{_short(entry.step_key)} {self.label}: {entry.user_message}")
+                self.progress.say(f"{self._named(entry.step_key)}: {entry.user_message}")
             return
         kind, step = event.event_type, event.step_key
         if step is None:
             return
         if kind == dg.DagsterEventType.STEP_START:
-            self.progress.say(f"{_short(step)} {self.label}")
+            self.progress.say(self._named(step))
         elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
             told = event.step_materialization_data.materialization.metadata.get("recomputed")
             self.worked[step] = int(told.value) if told is not None and isinstance(told.value, int) else 0
@@ -119,9 +119,8 @@ class _Listener:
                     f"  [yellow]![/yellow] check {escape(check.check_name)}: {escape(check.description or 'failed')}"
                 )
         elif kind == dg.DagsterEventType.STEP_SUCCESS and step in self.worked:
-            self.progress.ended(f"{_short(step)} {self.label}", event.step_success_data.duration_ms / 1000, self.worked[step])
+            self.progress.ended(self._named(step), event.step_success_data.duration_ms / 1000, self.worked[step])
 
-
-def _short(step: str) -> str:
-    """A step's key without the data set's prefix."""
-    return step.split("__", 1)[-1]
+    def _named(self, step: str) -> str:
+        """The step without the data set's prefix, and its days."""
+        return f"{step.split('__', 1)[-1]} {self.label}".rstrip()

@@ -76,9 +76,15 @@ def opened(contract: Contract, home: Home, progress: Progress, *, source: str, l
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
-    told = [
-        f"{e.step_key.split('__', 1)[-1]}: {reason(e)}" for e in result.filter_events(lambda e: e.is_step_failure) if e.step_key
-    ]
+    told = []
+    for event in result.filter_events(lambda e: e.is_step_failure):
+        source = event.step_failure_data.error_source
+        if source is not None and source.value == "INTERRUPT":
+            return "stopped before it was done. What is finished stays; the same command goes on from there"
+        fault = (
+            "" if event.step_failure_data.user_failure_data else f" (a fault; `make ui` has its trace, run {result.run_id[:8]})"
+        )
+        told.append(f"{(event.step_key or '').split('__', 1)[-1]}: {reason(event)}{fault}")
     checks = [
         f"check {c.check_name}: {c.description or 'failed'}"
         for c in result.get_asset_check_evaluations()

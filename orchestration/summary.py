@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
@@ -57,13 +58,14 @@ def summarise(
 def show(console: Console, home: Home, summary: Summary, *, why: str, serve: str) -> None:
     """Print the summary as a table. `why`: the champion's reason · `serve`: the command that serves it."""
     verdict, served, parity = summary["verdict"], summary["served"], summary["parity"]
-    outcome = "promoted. " if verdict["promote"] else "not promoted. "
+    won = verdict["promote"]
     told = {
         "rows": f"{summary['rows_in']:,} in, {summary['rows_valid']:,} valid, {summary['rows_quarantined']:,} quarantined",
         "samples": f"{summary['samples']:,} on {summary['days']} days",
         "champion": summary["champion"] or "none yet: the first one must beat popularity",
-        "why": why,
-        f"verdict of {verdict['judged_day']}": outcome + " ".join(verdict["reasons"]),
+        # A challenger that just won is the champion, and why it reigns is this very verdict.
+        "why": "" if won else why,
+        f"verdict of {verdict['judged_day']}": "\n".join(verdict["reasons"]),
     }
     if summary["champion"]:
         told |= {
@@ -82,18 +84,25 @@ def show(console: Console, home: Home, summary: Summary, *, why: str, serve: str
 
 
 def _measures(summary: Summary) -> Table:
-    table = Table(title=f"{summary['dataset']}, judged on {summary['verdict']['judged_day']}", title_justify="left")
+    """One row per task and model, narrow enough for a terminal of 80 columns."""
+    table = Table(
+        title=f"{summary['dataset']}, judged on {summary['verdict']['judged_day']}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in ("task", "model"):
-        table.add_column(name)
-    for name in ("AUC", "95 % interval", "GAUC", "log loss", "ECE", "positives", "negatives"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("AUC", "95 % CI", "GAUC", "log loss", "ECE", "positives"):
+        table.add_column(name, justify="right", no_wrap=True)
     tasks = list(next(iter(summary["models"].values())))
     for task in tasks:
-        for model, measured in summary["models"].items():
+        for place, (model, measured) in enumerate(summary["models"].items()):
             m = measured[task]
-            interval = f"{_figure(m['auc_low'])} – {_figure(m['auc_high'])}" if m["auc_low"] is not None else "too few to judge"
+            interval = f"{m['auc_low']:.3f}–{m['auc_high']:.3f}" if m["auc_low"] is not None else "too few"
             figures = [_figure(m[key]) for key in ("gauc", "logloss", "ece")]
-            table.add_row(task, model, _figure(m["auc"]), interval, *figures, f"{m['positives']:,}", f"{m['negatives']:,}")
+            shown = (task, f"{m['positives']:,}") if place == 0 else ("", "")
+            table.add_row(shown[0], model, _figure(m["auc"]), interval, *figures, shown[1])
         table.add_section()
     return table
 

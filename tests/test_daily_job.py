@@ -54,11 +54,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("daily")
     text = (DATASETS / "simulated.toml").read_text()
     text = text.replace('name = "simulated"', 'name = "small"').replace("last_day = 2026-03-13", "last_day = 2026-03-07")
-    text = text.replace("window_days = 10", "window_days = 10\nepochs = 3\nwidth = 8\nbatch_samples = 512")
+    text = text.replace(
+        "window_days = 10", "window_days = 10\nepochs = 4\nwidth = 8\nbatch_samples = 256\nlearning_rate = 5e-3"
+    )
     (folder / "small.toml").write_text(text)
     contract = load(folder / "small.toml")
     home = Home(folder / "home", "small")
-    simulator.simulate(home.raw, contract, truth=home.truth, users=200, items=150, impressions=4000)
+    simulator.simulate(home.raw, contract, truth=home.truth, users=400, items=1500, impressions=4000)
     return _demo(contract, home, str(folder / "small.toml"))
 
 
