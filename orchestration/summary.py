@@ -89,7 +89,7 @@ def _measures(summary: Summary) -> Table:
         title=f"{summary['dataset']}, judged on {summary['verdict']['judged_day']}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for name in ("task", "model"):
         table.add_column(name, no_wrap=True)
