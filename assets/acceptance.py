@@ -70,7 +70,8 @@ def _told(con: Backend, home: Home, contract: Contract, day: str) -> ir.Table:
     """The distinct good rows that the files tell of a day: `copies` in all of them, `most` in one of them."""
     kept = list(validation.kept(contract))
     pieces = [path for e in ledger.active(home) if (path := home.split(e.file) / f"day={day}.parquet").is_file()]
-    none = ibis.memtable(validation.arrow_schema(contract).empty_table()).mutate(filename=ibis.null("string"))
+    # No row of the day's own columns; a memtable would keep the connection alive until the process ends.
+    none = con.read_parquet(home.events(day), hive_partitioning=False).mutate(filename=ibis.null("string")).limit(0)
     rows = con.read_parquet(pieces, filename=True) if pieces else none
     by_file = rows.group_by([*kept, "filename"]).agg(copies=ibis._.count())
     return by_file.group_by(kept).agg(most=ibis._.copies.max(), copies=ibis._.copies.sum())
