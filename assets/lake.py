@@ -34,6 +34,10 @@ class Missing(Exception):
     """A partition that is needed and not there; the message says which and what to do."""
 
 
+class Transient(Exception):
+    """What may go well when it is tried again, such as a service that did not start; the message is for people."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What one partition of one stage is.

@@ -92,7 +92,10 @@ def lineage(home: Home, judged: Record, trained: lake.Manifest, run: str) -> dic
 
 
 def build_bento(home: Home, contract: Contract, judged_day: str) -> Result:
-    """The bento of `judged_day`'s packaged model; None when the champion stays. Raises ValueError with BentoML's own words."""
+    """The bento of `judged_day`'s packaged model; None when the champion stays.
+
+    Raises ValueError with BentoML's own words, or lake.Transient when its build was ended by a signal.
+    """
     if not evaluation.read(home, judged_day)["promote"]:
         return None
     packaged = lake.require(home, "packaged_model", judged_day)
@@ -140,7 +143,9 @@ def _build(home: Home, model: str, weights: dict[str, float]) -> str:
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     if done.returncode:
-        raise ValueError(f"bentoml build of {tag} failed ({done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")
+        # Ended by a signal: the machine was short of memory, or is shutting down. All else is the same the next time.
+        kind = lake.Transient if done.returncode < 0 else ValueError
+        raise kind(f"bentoml build of {tag} failed ({done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")
     return tag
 
 
@@ -259,6 +264,8 @@ def read(path: Path) -> Record:
 
 
 STAYS = "the champion stays"
+AGAIN = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+"""For what starts processes of its own. `explained` keeps mistakes of people from being tried again."""
 
 
 def _told(context: dg.AssetExecutionContext, results: dict[str, Result]) -> dg.MaterializeResult[Any]:
@@ -279,14 +286,14 @@ def packaged_model(context: dg.AssetExecutionContext, project: Project) -> dg.Ma
         )
 
 
-@dg.asset(deps=[packaged_model])
+@dg.asset(deps=[packaged_model], retry_policy=AGAIN)
 def bento(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     """What serves the winner: this program's service, its model's full tag, and what must be installed."""
     with explained():
         return _told(context, {day: build_bento(project.home, project.terms, day) for day in context.partition_keys})
 
 
-@dg.asset(deps=[bento])
+@dg.asset(deps=[bento], retry_policy=AGAIN)
 def parity(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     """The bento, started as a process, gives the probabilities that the model was judged by."""
     with explained():

@@ -40,8 +40,11 @@ class Project(dg.ConfigurableResource["Project"]):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn the errors that are meant for people into a failure without a stack trace and without retries."""
+    """Turn the errors that are meant for people into a failure without a stack trace.
+
+    Only a `lake.Transient` is tried again, where the asset has a retry policy: a mistake would be the same the next time.
+    """
     try:
         yield
-    except (ContractError, lake.Blocked, lake.Missing, ValueError) as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+    except (ContractError, lake.Blocked, lake.Missing, lake.Transient, ValueError) as error:
+        raise dg.Failure(description=str(error), allow_retries=isinstance(error, lake.Transient)) from error

@@ -31,7 +31,7 @@ GRACE_S = 15.0
 Say = Callable[[str], None]
 
 
-class NotServed(ValueError):
+class NotServed(lake.Transient):
     """A service that did not start or did not answer as it should; the message says why and what to do."""
 
 
@@ -47,21 +47,25 @@ class Served:
 
     def rank(self, message: dict[str, Any]) -> dict[str, Any]:
         """The answer of POST /rank. Raises NotServed with the service's own words when it refuses."""
-        return self._answer(self.client.post("/rank", json=message))
+        return self._call("POST", "/rank", message)
 
     def tell(self, events: list[dict[str, Any]]) -> dict[str, Any]:
         """The answer of POST /events."""
-        return self._answer(self.client.post("/events", json={"events": events}))
+        return self._call("POST", "/events", {"events": events})
 
     def model(self) -> dict[str, Any]:
         """The answer of GET /model: what is served and where it comes from."""
-        return self._answer(self.client.get("/model"))
+        return self._call("GET", "/model")
 
     def wait(self) -> int:
         """Wait until the process ends; its exit status."""
         return self.process.wait()
 
-    def _answer(self, response: httpx.Response) -> dict[str, Any]:
+    def _call(self, method: str, path: str, message: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            response = self.client.request(method, path, json=message)
+        except httpx.TransportError as error:
+            raise NotServed(f"{self.url}{path} gave no answer ({error!r}); its log is {self.log}") from None
         if response.status_code != 200:
             raise NotServed(
                 f"{response.request.url} answered {response.status_code}: {response.text[:500]}; its log is {self.log}"

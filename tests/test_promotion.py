@@ -13,6 +13,7 @@ import pytest
 from assets import lake, packaging, registry, served
 from assets.project import Project
 from models.home import Home
+from orchestration import sensors
 from tests.serving import JUDGED, SHOWN, judge
 
 WHEN = datetime(2026, 4, 3, tzinfo=UTC)
@@ -122,6 +123,46 @@ def test_a_build_that_fails_says_why(copied: Home, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ValueError, match=r"(?s)bentoml build of dtrn-shown:.* failed.*bentos.nowhere"):
         packaging.build_bento(copied, SHOWN, JUDGED)
     assert not list(copied.staging.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("failures", "attempts", "why"),
+    [
+        ([served.NotServed("it did not start")], 2, ""),
+        ([served.NotServed("it did not start")] * 3, 3, "it did not start"),
+        ([packaging.NotTheSame("it differs")], 1, "it differs"),
+        ([lake.Missing("build it first")], 1, "build it first"),
+    ],
+)
+def test_only_what_may_go_well_the_next_time_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: list[Exception], attempts: int, why: str
+) -> None:
+    tried: list[str] = []
+    waits: list[float] = []
+
+    def compare(home: Home, terms: Any, day: str, say: served.Say) -> packaging.Result:
+        tried.append(day)
+        if len(tried) <= len(failures):
+            raise failures[len(tried) - 1]
+        return None
+
+    wait = dg.RetryPolicy.calculate_delay
+
+    def without_waiting(policy: dg.RetryPolicy, attempt: int) -> float:
+        waits.append(wait(policy, attempt))
+        return 0
+
+    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", without_waiting)
+    monkeypatch.setattr(packaging, "compare", compare)
+    monkeypatch.setattr(Project, "terms", property(lambda _: SHOWN))
+    days = dg.DailyPartitionsDefinition(start_date="2026-03-27", end_date="2026-04-03")
+    asset = packaging.parity.map_asset_specs(lambda spec: spec.replace_attributes(partitions_def=days, deps=[]))
+    definitions = dg.Definitions([asset], resources={"project": Project(contract="shown", root=str(tmp_path))})
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(partition_key=JUDGED, raise_on_error=False)
+    assert tried == [JUDGED] * attempts
+    assert waits == [5, 15, 35][: len(waits)]
+    assert result.success is not bool(why)
+    assert [sensors.reason(e) for e in result.filter_events(lambda e: e.is_step_failure)] == ([why] if why else [])
 
 
 @pytest.mark.parametrize("promote", [True, False])
