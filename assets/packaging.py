@@ -242,7 +242,7 @@ def agreement(contract: Contract, requests: Requests, offline: NDArray[np.float6
 def crown(home: Home, judged_day: str, who: str, when: datetime) -> registry.Champion | None:
     """Promote the bento of `judged_day`. None when the champion stays, or one was judged on this day or later.
 
-    Raises lake.Missing when this very bento has no parity.
+    Raises lake.Missing when this very bento has no parity, or the verdict was on another champion than the one that reigns.
     """
     judged = evaluation.read(home, judged_day)
     if not judged["promote"]:
@@ -252,9 +252,10 @@ def crown(home: Home, judged_day: str, who: str, when: datetime) -> registry.Cha
         raise lake.Missing(f"the parity of {judged_day} is that of another bento; materialise parity for {judged_day} again")
     bento = read(home.promotion("bento", judged_day))
     name, why = judged["challenger"]["name"], " ".join(judged["reasons"])
+    against = judged["champion"]["tag"] if judged["champion"] else None
     return registry.promote(
-        home, judged_day=judged_day, name=name, tag=bento["model"], bento=bento["tag"], who=who, why=why, when=when
-    )
+        home, judged_day=judged_day, name=name, tag=bento["model"], bento=bento["tag"], against=against, who=who, why=why, when=when
+    )  # fmt: skip
 
 
 def read(path: Path) -> Record:

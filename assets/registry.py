@@ -65,11 +65,12 @@ def champion(home: Home, before: str | None = None) -> Champion | None:
 
 
 def promote(
-    home: Home, *, judged_day: str, name: str, tag: str, bento: str, who: str, why: str, when: datetime
+    home: Home, *, judged_day: str, name: str, tag: str, bento: str, against: str | None, who: str, why: str, when: datetime
 ) -> Champion | None:
-    """Append one change of champion and flush it to the disk.
+    """Append one change of champion and flush it to the disk. `against`: the tag of the champion it was judged better than.
 
     None, and nothing moves, when a champion was judged on this day or on a later one: judging an old day again is history.
+    Raises lake.Missing when another one than `against` reigns by now: to be better than its predecessor says nothing.
     """
     home.champions.parent.mkdir(parents=True, exist_ok=True)
     with home.champions.open("a+b") as file:
@@ -77,10 +78,16 @@ def promote(
         reigning = champions(home)
         if any(c.judged_day >= judged_day for c in reigning):
             return None
+        former = reigning[-1].tag if reigning else None
+        if former != against:
+            raise lake.Missing(
+                f"{tag} was judged against {against or 'no champion'} on {judged_day}, and {former or 'none'} reigns by now; "
+                f"judge {judged_day} again: materialise verdict and what follows it for {judged_day}"
+            )
         line: dict[str, str | None] = {"when": when.astimezone(UTC).isoformat(timespec="seconds"), "who": who, "why": why}
         line |= {
             "judged_day": judged_day,
-            "from": reigning[-1].tag if reigning else None,
+            "from": former,
             "to": tag,
             "bento": bento,
             "name": name,

@@ -69,13 +69,15 @@ def laid(root: Path, terms: Contract, judged_day: str = JUDGED) -> Home:
     return home
 
 
-def judge(home: Home, judged_day: str = JUDGED, promote: bool = True, reason: str = "It is better.") -> None:
-    """A verdict as evaluation leaves it."""
+def judge(
+    home: Home, judged_day: str = JUDGED, promote: bool = True, reason: str = "It is better.", against: str | None = None
+) -> None:
+    """A verdict as evaluation leaves it; `against` is the tag of the champion that was challenged."""
     content = lake.require(home, "dtrn", judged_day).content
     told = {
         "judged_day": judged_day,
         "challenger": {"name": "dtrn", "content": content},
-        "champion": None,
+        "champion": {"tag": against} if against else None,
         "promote": promote,
         "reasons": [reason],
         "models": {"dtrn": {"click": {"auc": 0.7}}},

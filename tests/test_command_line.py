@@ -122,6 +122,7 @@ def test_a_port_in_use_is_said_plainly(
             name="dtrn",
             tag="dtrn-shown:x",
             bento=f"dtrn-shown:{bento}",
+            against=None,
             who="",
             why="",
             when=datetime.now(UTC),

@@ -69,7 +69,11 @@ def crown(home: Home, name: str, trained_for: str, judged_day: str) -> str:
     """Make the artifact of `name` the champion that was judged on `judged_day`."""
     tag = registry.store(home, TERMS, name, trained_for, {})
     when = datetime(2026, 4, 1, tzinfo=UTC)
-    assert registry.promote(home, judged_day=judged_day, name=name, tag=tag, bento="none:1", who="test", why="test", when=when)
+    before = registry.champion(home, before=judged_day)
+    assert registry.promote(
+        home, judged_day=judged_day, name=name, tag=tag, bento="none:1", against=before.tag if before else None,
+        who="test", why="test", when=when,
+    )  # fmt: skip
     return tag
 
 

@@ -108,6 +108,22 @@ def test_without_a_parity_of_this_very_bento_nobody_is_promoted(copied: Home) ->
     assert registry.champion(copied) is None
 
 
+def test_a_day_judged_before_the_one_before_it_was_crowned_is_judged_again(copied: Home) -> None:
+    # As after a backfill of two days from the UI: both were judged while nobody reigned.
+    registry.promote(
+        copied, judged_day="2026-03-31", name="mmoe", tag="m:1", bento="b:1", against=None, who="", why="", when=WHEN
+    )
+    with pytest.raises(lake.Missing, match=r"judged against no champion on 2026-04-01, and m:1 reigns by now; judge"):
+        crown(copied)
+    reigning = registry.champion(copied)
+    assert reigning is not None
+    assert reigning.tag == "m:1"
+    judge(copied, against="m:1")
+    change = crown(copied)
+    assert change is not None
+    assert change.replaced == "m:1"
+
+
 def test_an_artifact_that_was_not_judged_is_not_packaged(copied: Home) -> None:
     spec = copied.model("dtrn", JUDGED) / "spec.json"
     spec.write_text(spec.read_text() + "\n")

@@ -17,7 +17,9 @@ WHEN = datetime(2026, 4, 3, 5, tzinfo=UTC)
 
 
 def promoted(home: Home, judged_day: str, tag: str = "dtrn-x:v", **changes: Any) -> registry.Champion | None:
-    told: dict[str, Any] = {"name": "dtrn", "bento": tag + "-b", "who": "run 1", "why": "better", "when": WHEN} | changes
+    reigning = registry.champion(home)
+    told: dict[str, Any] = {"name": "dtrn", "bento": tag + "-b", "who": "run 1", "why": "better", "when": WHEN}
+    told |= {"against": reigning.tag if reigning else None} | changes
     return registry.promote(home, judged_day=judged_day, tag=tag, **told)
 
 
@@ -50,6 +52,20 @@ def test_the_same_day_again_or_an_older_one_moves_nothing(tmp_path: Path, day: s
     before = home.champions.read_bytes()
     assert promoted(home, day, "m:other") is None
     assert home.champions.read_bytes() == before
+
+
+@pytest.mark.parametrize("against", [None, "m:other"])
+def test_to_be_better_than_one_that_no_longer_reigns_moves_nothing(tmp_path: Path, against: str | None) -> None:
+    home = Home(tmp_path, "x")
+    promoted(home, "2026-04-01", "m:1")
+    before = home.champions.read_bytes()
+    told = f"judged against {against or 'no champion'} on 2026-04-02, and m:1 reigns by now; judge 2026-04-02 again"
+    with pytest.raises(lake.Missing, match=told):
+        promoted(home, "2026-04-02", "m:2", against=against)
+    assert promoted(home, "2026-04-01", "m:2", against=against) is None, "an old day is history, whomever it was judged against"
+    assert home.champions.read_bytes() == before
+    with pytest.raises(lake.Missing, match="judged against m:1 on 2026-04-02, and none reigns by now"):
+        promoted(Home(tmp_path, "y"), "2026-04-02", "m:2", against="m:1")
 
 
 def test_a_kill_in_the_middle_of_a_line_leaves_the_champion_before(tmp_path: Path) -> None:
