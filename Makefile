@@ -29,13 +29,14 @@ serve: setup ## the champion bento, on 127.0.0.1:3001
 test: setup ## all tests
 	@$(PYTHON_IN_VENV) -m pytest
 
-check: setup ## ruff, formatting, strict types
+check: setup ## ruff, formatting, strict types, who imports whom
 	@$(PYTHON_IN_VENV) -m ruff check .
 	@$(PYTHON_IN_VENV) -m ruff format --check .
 	@$(PYTHON_IN_VENV) -m mypy --strict assets bentos models orchestration
+	@$(PYTHON_IN_VENV) -m pytest -q tests/test_imports.py
 
 bench-train: setup ## training speed of the neural models, in samples a second
-	@$(PYTHON_IN_VENV) -m benchmarks.training
+	@$(PYTHON_IN_VENV) -m benchmarks.train
 
 forget: setup ## delete what was made of DATASET: lake, models, champions, reports (the simulated log too); asks first
 	@./dtrn forget

@@ -26,7 +26,7 @@ RESAMPLES = 500
 CURVE_POINTS = 80
 CODE = (
     *("assets/evaluation.py", "models/judgement.py", "models/metrics.py", "models/baselines.py"),
-    *(*training.READING, *training.NEURAL),
+    *training.NEURAL,
 )
 PAGE_CODE = ("assets/verdict_page.py", "assets/verdict_page.html", "assets/verdict_charts.py")
 MODELS = ("popularity", "lightgbm", "mmoe", "dtrn")
@@ -41,7 +41,7 @@ def evaluate(home: Home, contract: Contract, judged_day: str) -> tuple[lake.Mani
     """
     inputs = samples.window_inputs(home, contract, [judged_day])
     for name in (*contract.training.candidates, *contract.training.references):
-        inputs[name] = lake.require(home, name, judged_day).content
+        inputs[name] = lake.require_current(home, name, judged_day).content
     reigning = registry.champion(home, before=judged_day)
     inputs[CHAMPION] = reigning.tag if reigning else "none"
 

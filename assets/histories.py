@@ -97,7 +97,9 @@ def holds(events: Any, condition: str) -> Any:
 def histories(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     home, contract = project.home, project.terms
     with explained():
-        days = [*([EARLIER_DAY] if home.events(EARLIER_DAY).is_file() else []), *context.partition_keys]
+        earlier = [EARLIER_DAY] if home.events(EARLIER_DAY).is_file() else []
+        # A late file for an old day changes it long after its own run.
+        days = dict.fromkeys([*earlier, *lake.to_renew(home, "histories"), *context.partition_keys])
         built = [build(home, contract, day) for day in days]
     return dg.MaterializeResult(metadata={"recomputed": sum(done for _, done in built), **_totals(built)})
 

@@ -119,12 +119,19 @@ def _splits(home: Home, contract: Contract) -> list[tuple[ledger.Entry, Split]]:
 def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
     """Bring the partition of one day (or `earlier`) and its quarantine up to date; (its manifest, whether work was done).
 
-    Raises ValueError when an accepted file was split under another contract.
+    Raises lake.Missing for a day after the last that any file has a row of: it has not come yet, and read as an empty day it
+    would end the waiting for other days' labels. Raises ValueError when an accepted file was split under another contract.
     """
     files = [(entry, split) for entry, split in _splits(home, contract) if limits.concerns(split, day)]
-    inputs = {
-        e.file: f"{s.pieces.get(day, 'no rows')} {s.bad_rows(day)} {s.bad_rows(UNKNOWN_DAY)}/{s.rows_in}" for e, s in files
-    }
+    last, waits = last_day(home, contract), None
+    if not files and day != EARLIER_DAY and (last is None or date.fromisoformat(day) > last):
+        waits = (
+            f"no file has a row of {day} or of a later day: it has not come yet. Put its file where the log is, "
+            f"then materialise log_files and events of {day} again"
+        )
+        if lake.read(home, "events", day) is None:
+            raise lake.Missing(waits)
+    inputs = _inputs(files, day)
 
     def make(target: Path) -> dict[str, Any]:
         bad = _write_quarantine(home, contract, day)
@@ -137,7 +144,7 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
         return {
             "counts": counts,
             "detail": {"by_rule": dict(sorted(by_rule.items()))},
-            "blocked": limits.blocked(files, day, contract),
+            "blocked": limits.blocked(files, day, contract) or waits,
         }
 
     code = lake.code_hash("assets/ingest.py", "assets/limits.py", "assets/lake.py") + splitting.code()
@@ -146,6 +153,17 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
     if not home.quarantine(day).is_file():
         _write_quarantine(home, contract, day)
     return manifest, worked
+
+
+def _inputs(files: list[tuple[ledger.Entry, Split]], day: str) -> dict[str, str]:
+    return {e.file: f"{s.pieces.get(day, 'no rows')} {s.bad_rows(day)} {s.bad_rows(UNKNOWN_DAY)}/{s.rows_in}" for e, s in files}
+
+
+def to_renew(home: Home, contract: Contract) -> list[str]:
+    """Days that are there and that the accepted files tell otherwise by now: a late file, or one that was withdrawn."""
+    splits = _splits(home, contract)
+    there = ((day, lake.read(home, "events", day)) for day in lake.partitions(home, "events"))
+    return [day for day, m in there if m and m.inputs != _inputs([f for f in splits if limits.concerns(f[1], day)], day)]
 
 
 def _merge(home: Home, contract: Contract, day: str, files: list[str], target: Path) -> int:
@@ -204,7 +222,9 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
 )
 def events_asset(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[None]:
     counts, blocks, done = Counter[str](), {}, 0
-    for day in [EARLIER_DAY, *context.partition_keys]:
+    with explained():
+        renewed = to_renew(project.home, project.terms)
+    for day in dict.fromkeys([EARLIER_DAY, *renewed, *context.partition_keys]):
         with explained():
             manifest, worked = events(project.home, project.terms, day)
         counts.update(manifest.counts)

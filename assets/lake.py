@@ -7,6 +7,7 @@ line in the manifest, because a failed check in the orchestrator stops only its 
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -71,6 +72,40 @@ def require(home: Home, stage: str, partition: str) -> Manifest:
     if manifest.blocked:
         raise Blocked(f"{stage} of {partition} is blocked: {manifest.blocked}")
     return manifest
+
+
+def outdated(home: Home, manifest: Manifest) -> list[str]:
+    """The inputs named `stage/partition` of a manifest that are other ones, or blocked, by now."""
+    found = []
+    for name, content in manifest.inputs.items():
+        stage, _, partition = name.partition("/")
+        now = read(home, stage, partition)
+        if now is None or now.content != content or now.blocked:
+            found.append(name)
+    return found
+
+
+def require_current(home: Home, stage: str, partition: str) -> Manifest:
+    """As `require`, for what was made of other partitions: those must still be the ones it was made from."""
+    manifest = require(home, stage, partition)
+    if changed := outdated(home, manifest):
+        raise Missing(
+            f"{stage} of {partition} was made from {', '.join(changed)}, changed or blocked since; "
+            f"materialise {stage} for {partition} again"
+        )
+    return manifest
+
+
+def to_renew(home: Home, stage: str) -> list[str]:
+    """Partitions of `stage` that are there, are outdated, and whose inputs may all be read."""
+    found = []
+    for partition in partitions(home, stage):
+        manifest = read(home, stage, partition)
+        changed = outdated(home, manifest) if manifest else []
+        inputs = [read(home, *name.split("/")) for name in changed]
+        if changed and all(i is not None and not i.blocked for i in inputs):
+            found.append(partition)
+    return found
 
 
 def partitions(home: Home, stage: str) -> list[str]:
@@ -159,13 +194,26 @@ def content_hash(path: Path) -> str:
 
 @cache
 def code_hash(*modules: str) -> str:
-    """Hash of the named source files (`assets/samples.py`), or of a package's files (`models`)."""
+    """Hash of the named source files (`assets/samples.py`) and of every file of `models` that they import, however far."""
     digest = hashlib.sha256()
-    for module in modules:
-        path = SOURCE / module
-        for part in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            digest.update(part.read_bytes())
+    for path in sorted(_closure({SOURCE / module for module in modules})):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _closure(paths: set[Path]) -> set[Path]:
+    found, waiting = set[Path](), set(paths)
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        nodes = ast.walk(ast.parse(path.read_bytes())) if path.suffix == ".py" else []
+        for node in nodes:
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            waiting |= {SOURCE / f"{name.replace('.', '/')}.py" for name in names if name.startswith("models.")}
+        waiting = {p for p in waiting - found if p.is_file() and p.name != "home.py"}
+    return found
 
 
 def engine() -> ibis.backends.duckdb.Backend:

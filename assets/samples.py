@@ -26,7 +26,7 @@ from models.home import EARLIER_DAY, Home
 from models.moment import derived_context
 from models.requests import MASKED, NULL_KEY
 
-CODE = ("assets/samples.py", "models/moment.py")
+CODE = ("assets/samples.py", "assets/histories.py")
 SECTIONS = ("shape", "time", "calendar", "item_features", "user_features", "context", "behaviours", "tasks", "samples")
 Columns = dict[str, NDArray[Any]]
 
@@ -91,12 +91,13 @@ def window_inputs(home: Home, contract: Contract, days: Sequence[str]) -> dict[s
             )
         for source in label_days(contract, day):
             lake.require(home, "events", source)
-        inputs[f"samples/{day}"] = manifest.content
+        inputs[f"samples/{day}"] = lake.require_current(home, "samples", day).content
     for day in contract.history_days(days[0], days[-1]):
         lake.require(home, "events", day)
-        inputs[f"histories/{day}"] = lake.require(home, "histories", day).content
+        inputs[f"histories/{day}"] = lake.require_current(home, "histories", day).content
     if lake.read(home, "histories", EARLIER_DAY):
-        inputs[f"histories/{EARLIER_DAY}"] = lake.require(home, "histories", EARLIER_DAY).content
+        lake.require(home, "events", EARLIER_DAY)
+        inputs[f"histories/{EARLIER_DAY}"] = lake.require_current(home, "histories", EARLIER_DAY).content
     return inputs
 
 
@@ -186,7 +187,8 @@ def _finished(contract: Contract, columns: Columns) -> Columns:
 def samples(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     home, contract = project.home, project.terms
     with explained():
-        built = [build(home, contract, day) for day in context.partition_keys]
+        days = dict.fromkeys([*lake.to_renew(home, "samples"), *context.partition_keys])
+        built = [build(home, contract, day) for day in days]
     names = built[0][0].counts
     return dg.MaterializeResult(
         metadata={

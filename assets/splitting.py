@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from assets import lake, parquet, parsing, reading, validation
@@ -106,7 +108,7 @@ def split(home: Home, contract: Contract, path: Path, file: str, first_seen: dat
             rows, blank = _stage(con, contract, path, span, scratch)
         except parsing.Refused as refusal:
             rows, refused = 1, str(refusal)
-            _refuse(con, refusal, scratch)
+            _refuse(refusal, scratch)
         for day in _staged_days(scratch):
             _settle_day(con, contract, day, folder, scratch)
         _gather_bad(con, folder, scratch)
@@ -174,13 +176,13 @@ def _settle_day(con: Backend, contract: Contract, day: str, folder: Path, scratc
     parquet.write(con, rows.order_by("number"), validation.arrow_schema(contract), folder / f"day={day}.parquet")
 
 
-def _refuse(con: Backend, refusal: parsing.Refused, scratch: Path) -> None:
+def _refuse(refusal: parsing.Refused, scratch: Path) -> None:
     """One row for a file of which none can be used; what was staged of it before is dropped."""
     shutil.rmtree(scratch / "rows", ignore_errors=True)
     row = {"number": None, "day": None, "rule": refusal.rule, "detail": refusal.detail, "raw": None}
     target = scratch / "rows" / "0" / "part=bad"
     target.mkdir(parents=True)
-    con.to_parquet(ibis.memtable([row], schema=ibis.schema(BAD)), target / "data_0.parquet")
+    pq.write_table(pa.Table.from_pylist([row], schema=ibis.schema(BAD).to_pyarrow()), target / "data_0.parquet")
 
 
 def _gather_bad(con: Backend, folder: Path, scratch: Path) -> None:

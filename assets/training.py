@@ -26,11 +26,9 @@ SECTIONS = (
     *("name", "shape", "time", "calendar", "item_features", "user_features", "context"),
     *("behaviours", "tasks", "histories", "samples", "training"),
 )
-READING = ("models/requests.py", "models/vocabulary.py", "models/window.py", "models/moment.py")
-NEURAL = (
-    *("models/batches.py", "models/config.py", "models/heads.py", "models/interest.py", "models/network.py"),
-    *("models/refinement.py", "models/checkpoint.py", "models/training.py", "models/artifact.py"),
-)
+NEURAL = ("models/window.py", "models/artifact.py")
+COUNTED = ("models/window.py", "models/baselines.py")
+"""What a result depends on, each with all that it imports of `models`; not this file, which only says what to read."""
 
 Progress = Callable[[str], None]
 
@@ -44,13 +42,13 @@ def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progr
     days = contract.training_days(judged_day)
     if len(days) < 2:
         raise ValueError(
-            f"{name} for {judged_day}: needs two days or more whose labels are known before {judged_day} (to train on, and one to "
+            f"{name} for {judged_day}: needs two days or more whose labels are known before it (to train on, and one to "
             f"stop early on), and has {len(days)}; judge a later day"
         )
     inputs = samples.window_inputs(home, contract, days)
 
     neural = name in contract.training.candidates
-    code = lake.code_hash(*READING, *(NEURAL if neural else ["models/baselines.py"]))
+    code = lake.code_hash(*(NEURAL if neural else COUNTED))
     terms = contract.digest(*SECTIONS)
 
     def make(path: Path) -> dict[str, Any]:

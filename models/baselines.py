@@ -155,7 +155,8 @@ def feature_names(contract: Contract) -> list[str]:
 
 def count_features(contract: Contract, requests: Requests) -> Floats:
     """(B, features): side features, and per action: the user's count and log recency, the same for the candidate's item and
-    each of its features, and how often anybody took the action on the item before this day. Never seen → NaN recency.
+    each of its features, and how often anybody took the action on the item in the history days before this one. Never seen →
+    NaN recency.
     """
     request = requests.request
     columns: list[NDArray[Any]] = [
@@ -164,7 +165,7 @@ def count_features(contract: Contract, requests: Requests) -> Floats:
         *requests.context.T.astype(np.float64),
     ]
     columns = [np.where(c == float(NULL_KEY), np.nan, c) for c in columns]
-    midnight = _day_starts(contract, requests.time)[request]
+    since, midnight = (bound[request] for bound in _days_before(contract, requests.time))
     for action in range(len(contract.actions)):
         lengths = (requests.end - requests.start)[:, action]
         times = requests.sequences.times[action]
@@ -172,7 +173,7 @@ def count_features(contract: Contract, requests: Requests) -> Floats:
         recency = np.where(lengths > 0, _log_hours(np.maximum(requests.time - last, 0)), np.nan)
         columns += [lengths[request].astype(np.float64), recency[request]]
         columns += _same_as_candidate(requests, action)
-        columns.append(_popularity_before(requests, action, midnight))
+        columns.append(_popularity(requests, action, since, midnight))
     return np.stack(columns, axis=1)
 
 
@@ -180,12 +181,15 @@ def _log_hours(gap_ms: NDArray[Any]) -> Floats:
     return np.log1p(gap_ms / 3_600_000)
 
 
-def _day_starts(contract: Contract, times: Ints) -> Ints:
+def _days_before(contract: Contract, times: Ints) -> tuple[Ints, Ints]:
+    """[start, end) in epoch ms of the history days before each moment's own: as long for every sample, whatever was read."""
     if not len(times):
-        return times
+        return times, times
     day, last = contract.day_of(int(times.min())), contract.day_of(int(times.max()))
-    starts = np.array([contract.day_start(day.fromordinal(n)) for n in range(day.toordinal(), last.toordinal() + 1)])
-    return starts[np.searchsorted(starts, times, side="right") - 1]
+    days = [day.fromordinal(n) for n in range(day.toordinal(), last.toordinal() + 1)]
+    starts = np.array([contract.day_start(d) for d in days])
+    place = np.searchsorted(starts, times, side="right") - 1
+    return np.array([contract.history_start(d) for d in days])[place], starts[place]
 
 
 def _same_as_candidate(requests: Requests, action: int) -> list[Floats]:
@@ -209,8 +213,8 @@ def _same_as_candidate(requests: Requests, action: int) -> list[Floats]:
     return out
 
 
-def _popularity_before(requests: Requests, action: int, before: Ints) -> Floats:
-    """How often anybody took the action on each candidate's item before `before` (B,), within the window's histories."""
+def _popularity(requests: Requests, action: int, since: Ints, before: Ints) -> Floats:
+    """How often anybody took the action on each candidate's item in [since, before), each (B,)."""
     items, times = requests.sequences.tokens[action][:, 0], requests.sequences.times[action]
     if not len(items):
         return np.zeros(len(requests))
@@ -219,8 +223,8 @@ def _popularity_before(requests: Requests, action: int, before: Ints) -> Floats:
     base, width = times.min(), int(times.max() - times.min()) + 2
     key = rank * width + (times[order] - base)
     place = np.minimum(np.searchsorted(distinct, requests.item[:, 0]), len(distinct) - 1)
-    until = np.searchsorted(key, place * width + np.clip(before - base, 0, width - 1))
-    count = until - np.searchsorted(key, place * width)
+    until, start = (np.searchsorted(key, place * width + np.clip(bound - base, 0, width - 1)) for bound in (before, since))
+    count = until - start
     return np.where(distinct[place] == requests.item[:, 0], count, 0).astype(np.float64)
 
 

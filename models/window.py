@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from models.contract import Contract
 from models.home import EARLIER_DAY, Home
-from models.requests import Ints, Requests, Sequences, group
+from models.requests import MASKED, Ints, Requests, Sequences, group
 
 
 def read_requests(home: Home, contract: Contract, days: Sequence[str]) -> Requests:
     """The samples of `days` (ascending) as whole requests, raw keys, with every history that they may look into.
 
-    Raises FileNotFoundError, naming the day, when a partition is not there.
+    A task that the samples do not know (a model may be older than the contract) is masked. Raises FileNotFoundError, naming
+    the day, when a partition is not there.
     """
     tables = [_read(home.samples(day)) for day in days]
     table = pa.concat_tables(tables)
@@ -43,7 +45,7 @@ def read_requests(home: Home, contract: Contract, days: Sequence[str]) -> Reques
         offsets=offsets,
         item=_stack(table, contract.item_fields),
         context=_stack(table, contract.context_fields),
-        label=np.stack([_column(table, f"label_{t}") for t in contract.task_names], axis=1).astype(np.int8),
+        label=np.stack([_label(table, f"label_{t}") for t in contract.task_names], axis=1),
         start=start,
         end=stop,
         sequences=sequences,
@@ -84,6 +86,13 @@ def _read(path: Path) -> pa.Table:
 def _column(table: pa.Table, name: str) -> Ints:
     values: Ints = table.column(name).to_numpy()
     return values
+
+
+def _label(table: pa.Table, name: str) -> NDArray[np.int8]:
+    if name not in table.column_names:
+        return np.full(len(table), MASKED, np.int8)
+    labels: NDArray[np.int8] = table.column(name).to_numpy().astype(np.int8)
+    return labels
 
 
 def _stack(table: pa.Table, names: Sequence[str]) -> Ints:

@@ -22,8 +22,10 @@ def random_requests(terms: Contract, seed: int, samples: int = 300) -> Requests:
     random = np.random.default_rng(seed)
     start, end = terms.day_start("2026-03-30"), terms.day_end("2026-03-31")
     users: list[Any] = [random.integers(0, 6, 200) for _ in terms.actions]
-    tokens: list[Any] = [np.stack([random.integers(0, 9, 200), random.choice([0, 1, NULL_KEY], 200)], axis=1) for _ in terms.actions]
-    times: list[Any] = [random.integers(start - 48 * HOUR, end, 200) for _ in terms.actions]
+    tokens: list[Any] = [
+        np.stack([random.integers(0, 9, 200), random.choice([0, 1, NULL_KEY], 200)], axis=1) for _ in terms.actions
+    ]
+    times: list[Any] = [random.integers(start - 120 * HOUR, end, 200) for _ in terms.actions]
     sequences = Sequences.from_events(users, tokens, times)
     user, time = random.integers(0, 8, samples), start + random.integers(0, 40, samples) * HOUR
     order = np.lexsort((time, user))
@@ -73,7 +75,9 @@ def test_counted_features_are_those_of_a_loop_over_the_history() -> None:
             for place, field in enumerate(("item", "category")):
                 same = [p for p in past if p[place] == asked.item[row, place]]
                 _agrees(got, f"{action}_same_{field}_count", f"{action}_same_{field}_recency", same, int(asked.time[request]))
-            everybody = ((sequences.tokens[a][:, 0] == asked.item[row, 0]) & (sequences.times[a] < midnight)).sum()
+            oldest = terms.history_start(terms.day_of(int(asked.time[request])))
+            counted = (sequences.times[a] >= oldest) & (sequences.times[a] < midnight)
+            everybody = ((sequences.tokens[a][:, 0] == asked.item[row, 0]) & counted).sum()
             assert got[f"{action}_item_popularity"] == everybody
         side = asked.item[row, 1]
         assert math.isnan(got["category"]) if side == NULL_KEY else got["category"] == side

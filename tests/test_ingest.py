@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assets import ingest, lake, ledger, parquet
+from assets import histories, ingest, lake, ledger, parquet, samples
 from models.contract import load
 from models.home import Home
 from tests.tiny_log import DAY1, DAY2, DAY3, SEEN, START, bytes_of, contract, home_of, put, rebuilt, row, rows_of, run
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_late_file_merges_into_its_old_day_and_touches_no_other(folder: Path) -> None:
     terms = contract(folder)
     put(folder, "1.csv", row(1) + row(2))
-    assert rebuilt(run(folder, terms)) == {"earlier", *terms.days()}
+    assert rebuilt(run(folder, terms)) == {"earlier", DAY1, DAY2}
     put(folder, "late.csv", row(1, second=5) + row(1))
     built = run(folder, terms)
     assert rebuilt(built) == {DAY1}
@@ -82,6 +82,8 @@ def test_a_day_is_the_largest_multiplicity_over_files_in_any_order(
             for number, text in enumerate(texts):
                 if text:
                     ingest.accept(home_of(folder), terms, str(put(folder, f"{number}.csv", text)), SEEN)
+            later = put(folder, "later.csv", row(2))  # so that day 1 is over, also where nobody was there
+            ingest.accept(home_of(folder), terms, str(later), SEEN)
             manifest, _ = ingest.events(home_of(folder), terms, DAY1)
             results.append(home_of(folder).events(DAY1).read_bytes())
             found = [(r["user"], r["time"], r["item"]) for r in rows_of(home_of(folder), DAY1)]
@@ -149,8 +151,43 @@ def test_a_lost_piece_and_a_changed_contract_split_the_file_again(folder: Path) 
     assert len(home.ledger.read_text().splitlines()) == 1
 
 
-def test_a_day_without_rows_is_an_empty_partition_of_the_same_schema(folder: Path) -> None:
+def test_a_day_that_has_not_come_is_not_an_empty_day(folder: Path) -> None:
+    terms, home = contract(folder), home_of(folder)
     put(folder, "1.csv", row(1))
+    assert set(run(folder, terms)) == {"earlier", DAY1}
+    with pytest.raises(lake.Missing, match=f"no file has a row of {DAY2} or of a later day: it has not come yet"):
+        ingest.events(home, terms, DAY2)
+    histories.build(home, terms, DAY1)
+    assert samples.build(home, terms, DAY1)[0].detail["mature"] is False
+    put(folder, "3.csv", row(3))
+    run(folder, terms)
+    assert samples.build(home, terms, DAY1)[0].detail["mature"] is True, "day 2 is over, and nobody came"
+
+
+def test_what_a_late_file_changes_is_found_and_refused_until_it_is_made_again(folder: Path) -> None:
+    terms, home = contract(folder), home_of(folder)
+    put(folder, "1.csv", row(1) + row(2) + row(3))
+    run(folder, terms)
+    for day in (DAY1, DAY2):
+        histories.build(home, terms, day)
+        samples.build(home, terms, day)
+    assert (ingest.to_renew(home, terms), lake.to_renew(home, "samples")) == ([], [])
+    samples.window_inputs(home, terms, [DAY1])
+    put(folder, "late.csv", row(1, item=7))
+    ingest.accept(home, terms, str(folder / "in"), SEEN)
+    assert ingest.to_renew(home, terms) == [DAY1]
+    ingest.events(home, terms, DAY1)
+    assert (lake.to_renew(home, "histories"), lake.to_renew(home, "samples")) == ([DAY1], [DAY1])
+    with pytest.raises(lake.Missing, match=f"samples of {DAY1} was made from events/{DAY1}, changed or blocked since"):
+        samples.window_inputs(home, terms, [DAY1])
+    histories.build(home, terms, DAY1)
+    samples.build(home, terms, DAY1)
+    assert lake.to_renew(home, "samples") == []
+    samples.window_inputs(home, terms, [DAY1])
+
+
+def test_a_day_without_rows_is_an_empty_partition_of_the_same_schema(folder: Path) -> None:
+    put(folder, "1.csv", row(1) + row(4))
     built = run(folder, contract(folder))
     home = home_of(folder)
     assert pq.read_schema(home.events(DAY3)).equals(pq.read_schema(home.events(DAY1)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from assets import ingest
+from assets import ingest, lake
 from assets.lake import Manifest
 from models.contract import Contract, load
 from models.home import Home
@@ -67,9 +68,13 @@ def put(folder: Path, name: str, text: str | bytes) -> Path:
 
 
 def run(folder: Path, terms: Contract, source: Path | None = None) -> dict[str, tuple[Manifest, bool]]:
-    """Take in the folder `in` (or `source`) and build every day."""
+    """Take in the folder `in` (or `source`) and build every day that has come."""
     ingest.accept(home_of(folder), terms, str(source or folder / "in"), SEEN)
-    return {day: ingest.events(home_of(folder), terms, day) for day in ("earlier", *terms.days())}
+    built = {}
+    for day in ("earlier", *terms.days()):
+        with suppress(lake.Missing):
+            built[day] = ingest.events(home_of(folder), terms, day)
+    return built
 
 
 def rebuilt(built: dict[str, tuple[Manifest, bool]]) -> set[str]:
