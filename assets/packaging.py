@@ -119,10 +119,17 @@ def build_bento(home: Home, contract: Contract, judged_day: str) -> Result:
 
 
 def _build(home: Home, model: str, weights: dict[str, float]) -> str:
-    """Build in a folder that holds only what goes in: BentoML walks all of its context. The bento's tag."""
-    staged = home.staging / f"bento-{os.getpid()}"
-    shutil.rmtree(staged, ignore_errors=True)
+    """Build in a folder that holds only what goes in: BentoML walks all of its context. The bento's tag.
+
+    The build writes to a store of its own beside that folder, and the finished bento is moved to the real one: a build that
+    fails or is killed leaves what is served.
+    """
+    scratch = home.staging / f"bento-{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    staged, store = scratch / "context", scratch / "store"
     try:
+        (store / "bentos").mkdir(parents=True)
+        (store / "models").symlink_to(home.bentoml / "models", target_is_directory=True)
         for source in (p for pattern in STAGED for p in ROOT.glob(pattern)):
             (staged / source.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, staged / source.relative_to(ROOT))
@@ -131,22 +138,38 @@ def _build(home: Home, model: str, weights: dict[str, float]) -> str:
         lines = [f"{key}: {json.dumps(value)}\n" for key, value in own.items()]  # JSON is YAML
         (staged / "bentofile.yaml").write_text(BENTOFILE.read_text() + "".join(lines))
         tag = f"{name}:{version}-{lake.content_hash(staged)[:10]}"
-        # One that is there was not recorded as whole: a build was killed.
-        shutil.rmtree(home.bentoml / "bentos" / tag.replace(":", "/"), ignore_errors=True)
         done = subprocess.run(
             [sys.executable, "-m", "bentoml", "build", str(staged), "--version", tag.split(":")[1]],
             cwd=staged,  # so that the copy of our packages is imported, not the one of the current folder
-            env=os.environ | {"BENTOML_HOME": str(home.bentoml), "BENTOML_DO_NOT_TRACK": "True"},
+            env=os.environ | {"BENTOML_HOME": str(store), "BENTOML_DO_NOT_TRACK": "True"},
             capture_output=True,
             text=True,
         )
+        _require_built(done, tag)
+        _move(store / "bentos" / tag.replace(":", "/"), home.bentoml / "bentos" / tag.replace(":", "/"), scratch / "former")
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+    return tag
+
+
+def _move(finished: Path, place: Path, former: Path) -> None:
+    """Put the folder `finished` at `place`; what was there goes to `former`, and comes back when the move fails."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        place.replace(former)  # a folder cannot be renamed over another
+    try:
+        finished.replace(place)
+    except OSError:
+        if former.is_dir():
+            former.replace(place)
+        raise
+
+
+def _require_built(done: subprocess.CompletedProcess[str], tag: str) -> None:
     if done.returncode:
         # Ended by a signal: the machine was short of memory, or is shutting down. All else is the same the next time.
         kind = lake.Transient if done.returncode < 0 else ValueError
         raise kind(f"bentoml build of {tag} failed ({done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")
-    return tag
 
 
 def compare(home: Home, contract: Contract, judged_day: str, say: served.Say = print) -> Result:
@@ -254,7 +277,8 @@ def crown(home: Home, judged_day: str, who: str, when: datetime) -> registry.Cha
     name, why = judged["challenger"]["name"], " ".join(judged["reasons"])
     against = judged["champion"]["tag"] if judged["champion"] else None
     return registry.promote(
-        home, judged_day=judged_day, name=name, tag=bento["model"], bento=bento["tag"], against=against, who=who, why=why, when=when
+        home, judged_day=judged_day, name=name, tag=bento["model"], bento=bento["tag"], against=against,
+        who=who, why=why, when=when,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -131,13 +132,37 @@ def test_an_artifact_that_was_not_judged_is_not_packaged(copied: Home) -> None:
         packaging.package(copied, SHOWN, JUDGED, "run-2")
 
 
-def test_a_build_that_fails_says_why(copied: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_fails_says_why_and_leaves_the_bento_that_is_there(copied: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = lake.content_hash(bento_folder(copied)), sorted(copied.stored("bentos").iterdir())
     bad = copied.root / "bentofile.yaml"
     bad.write_text('service: "bentos.nowhere:Service"\n')
     monkeypatch.setattr(packaging, "BENTOFILE", bad)
+    folder = bento_folder(copied)
     copied.promotion("bento", JUDGED).unlink()
+    # Under the very tag that the build will have, so that a build that makes room first is found out.
+    monkeypatch.setattr(lake, "content_hash", _tagged(folder.name.rsplit("-", 1)[1]))
     with pytest.raises(ValueError, match=r"(?s)bentoml build of dtrn-shown:.* failed.*bentos.nowhere"):
         packaging.build_bento(copied, SHOWN, JUDGED)
+    monkeypatch.undo()
+    assert (lake.content_hash(folder), sorted(copied.stored("bentos").iterdir())) == before
+    assert not list(copied.staging.iterdir())
+
+
+def _tagged(version: str) -> Callable[[Path], str]:
+    """`lake.content_hash` that takes a build's context for that of the bento `version`."""
+    real = lake.content_hash
+    return lambda path: version if path.name == "context" else real(path)
+
+
+def test_a_bento_built_again_takes_the_place_of_the_one_that_was_there(copied: Home) -> None:
+    folder = bento_folder(copied)
+    (folder / "src" / "left.txt").write_text("over")
+    copied.promotion("bento", JUDGED).unlink()
+    built = packaging.build_bento(copied, SHOWN, JUDGED)
+    assert built is not None
+    assert built[1]
+    assert (folder / "bento.yaml").is_file()
+    assert not (folder / "src" / "left.txt").exists()
     assert not list(copied.staging.iterdir())
 
 
