@@ -16,6 +16,8 @@ CONFIG = """\
 # Written once by `make demo`, `make ui` or `./dtrn`; yours to change.
 telemetry:
   enabled: false
+nux:
+  enabled: false          # no newsletter over the lineage
 concurrency:
   pools:
     default_limit: 1      # one neural training at a time (pool `gpu`)
