@@ -11,12 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from models.contract import Contract, load
 from models.home import Home
@@ -178,17 +178,18 @@ def models(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME) -> None:
 
     _, place = _place(dataset, home)
     console = Console(highlight=False)
-    changes = Table("when", "judged day", "champion", "before it", "by", "why", title="champions, the last one reigns")
-    for change in registry.champions(place):
-        cells = (change.when, change.judged_day, change.tag, change.replaced or "–", change.who, change.why)
-        changes.add_row(*map(escape, cells))
-    console.print(changes)
+    changes = registry.champions(place)
+    console.print("changes of champion, the last one reigns" if changes else "no champion yet")
+    for change in changes:
+        console.print(f"  {change.judged_day}  [bold]{escape(change.tag)}[/bold]")
+        before = f"after {change.replaced}" if change.replaced else "the first one"
+        console.print(Padding(escape(f"{before}; {change.when}, by {change.who}\n{change.why}"), (0, 0, 0, 14)))
     stored = place.stored("models")
-    registered = Table("model", "judged day", "parent", title="registered models")
-    for version in sorted(p.name for p in stored.iterdir() if p.is_dir()) if stored.is_dir() else []:
+    versions = sorted(path.name for path in stored.iterdir() if path.is_dir()) if stored.is_dir() else []
+    console.print("registered models" if versions else "no registered model")
+    for version in versions:
         lineage = registry.lineage(place, f"{stored.name}:{version}")
-        registered.add_row(f"{stored.name}:{version}", lineage["judged_day"], lineage["parent"] or "–")
-    console.print(registered)
+        console.print(f"  {lineage['judged_day']}  {stored.name}:{version}", markup=False)
 
 
 @app.command(epilog="Example:  ./dtrn ui --port 3002")
@@ -251,11 +252,23 @@ def main() -> None:
         sys.exit(1)
 
 
-def _run() -> str:
-    """Why the command could not be done, empty when it was.
+def script() -> NoReturn:
+    """`main` for `./dtrn`, which leaves without taking the interpreter apart.
 
-    The error itself is let go here: what its trace holds on to, DuckDB would complain about when the process ends.
+    Ibis keeps connections in its tables' finalizers, and DuckDB 2.0 prints pages about each that is open at the very end.
     """
+    status = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _run() -> str:
+    """Why the command could not be done, empty when it was."""
     try:
         app(prog_name="dtrn")
     except Exception as error:
