@@ -44,9 +44,13 @@ def evaluate(home: Home, contract: Contract, judged_day: str) -> tuple[lake.Mani
         inputs[name] = lake.require_current(home, name, judged_day).content
     reigning = registry.champion(home, before=judged_day)
     inputs[CHAMPION] = reigning.tag if reigning else "none"
+    theirs = _contract_of(home, reigning.tag) if reigning else contract
+    why_not = _incomparable(contract, theirs)
+    if not why_not:
+        inputs |= samples.window_inputs(home, _read_by(contract, theirs), [judged_day])
 
     def make(path: Path) -> dict[str, Any]:
-        verdict = _verdict(home, contract, judged_day, reigning, inputs)
+        verdict = _verdict(home, contract, judged_day, reigning, why_not, inputs)
         path.write_text(json.dumps(verdict, indent=1, allow_nan=False) + "\n")
         counts = {"samples": verdict["samples"]}
         return {"counts": counts, "detail": {"promote": verdict["promote"], "challenger": verdict["challenger"]["name"]}}
@@ -106,7 +110,7 @@ def _thinned(x: metrics.Floats, y: metrics.Floats) -> list[list[float]]:
 
 
 def _verdict(
-    home: Home, contract: Contract, judged_day: str, reigning: registry.Champion | None, inputs: dict[str, str]
+    home: Home, contract: Contract, judged_day: str, reigning: registry.Champion | None, why_not: str, inputs: dict[str, str]
 ) -> Verdict:
     from models import artifact, baselines
     from models.window import read_requests
@@ -114,14 +118,11 @@ def _verdict(
     requests = read_requests(home, contract, [judged_day])
     challenger, validation = challenger_of(home, contract, judged_day)
     scores = {challenger: artifact.load(home.model(challenger, judged_day)).score(requests)}
-    why_not = ""
-    if reigning is not None:
+    if reigning is not None and not why_not:
         champion = artifact.load(registry.artifact(home, reigning.tag))
-        why_not = _incomparable(contract, champion.contract)
-        if not why_not:
-            columns = [champion.tasks.index(task) for task in contract.task_names]
-            # The champion reads histories as long as it was trained on, which may be another length by now.
-            scores[CHAMPION] = champion.score(read_requests(home, champion.contract, [judged_day]))[:, columns]
+        columns = [champion.tasks.index(task) for task in contract.task_names]
+        asked = read_requests(home, _read_by(contract, champion.contract), [judged_day])
+        scores[CHAMPION] = champion.score(asked)[:, columns]
     for name in contract.training.references:
         scores[name] = baselines.load(home.model(name, judged_day)).score(requests)
     users = requests.user[requests.request, 0]
@@ -148,6 +149,22 @@ def _verdict(
         "method": {"resamples": RESAMPLES, "level": LEVEL, "calibration_bins": metrics.BINS},
         "curves": curves(requests.label, scores, contract.task_names),
     }
+
+
+def _contract_of(home: Home, tag: str) -> Contract:
+    """The contract that a stored model was trained on, without its weights."""
+    path = registry.artifact(home, tag) / "spec.json"
+    try:
+        return Contract.model_validate(json.loads(path.read_text())["contract"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path}: holds no contract ({error}); materialise packaged_model of its judged day again, or mend the file"
+        ) from None
+
+
+def _read_by(contract: Contract, theirs: Contract) -> Contract:
+    """`contract` with histories as long as the champion was trained on, which may be another length by now."""
+    return contract.model_copy(update={"histories": theirs.histories, "behaviours": theirs.behaviours})
 
 
 def _incomparable(contract: Contract, theirs: Contract) -> str:
@@ -201,14 +218,24 @@ def verdict_metadata(verdict: Verdict) -> dict[str, dg.MetadataValue]:
 
 def verdict_table(verdict: Verdict) -> str:
     """The numbers by task and model as a markdown table."""
-    lines = ["| task | model | AUC | interval | GAUC | log loss | ECE | positives | negatives |", "|" + " --- |" * 9]
+    lines = [
+        "| task | model | AUC | interval | GAUC (users, rows) | log loss | ECE | positives | negatives |",
+        "|" + " --- |" * 9,
+    ]
     for model, tasks in verdict["models"].items():
         for task, m in tasks.items():
-            figures = [_figure(m[key]) for key in ("auc", "gauc", "logloss", "ece")]
+            figures = [_figure(m["auc"]), _gauc(m), _figure(m["logloss"]), _figure(m["ece"])]
             interval = f"{_figure(m['auc_low'])} to {_figure(m['auc_high'])}" if m["auc_low"] is not None else "not judged"
             cells = [task, model, figures[0], interval, *figures[1:], f"{m['positives']:,}", f"{m['negatives']:,}"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _gauc(measured: Mapping[str, Any]) -> str:
+    """Its value and how much of the day it speaks for: the users, and the rows, that have both classes."""
+    if measured["gauc"] is None:
+        return "–"
+    return f"{measured['gauc']:.4f} ({measured['gauc_users_share']:.0%}, {measured['gauc_rows_share']:.0%})"
 
 
 def _figure(value: float | None) -> str:

@@ -17,7 +17,7 @@ import dagster as dg
 import numpy as np
 from numpy.typing import NDArray
 
-from assets import evaluation, lake, registry, served
+from assets import evaluation, lake, registry, samples, served
 from assets.project import Project, explained
 from models.contract import Contract
 from models.home import Home
@@ -176,14 +176,14 @@ def compare(home: Home, contract: Contract, judged_day: str, say: served.Say = p
     """Parity: the built bento, started as a process, against the offline probabilities; None when the champion stays.
 
     The record and the manifest's detail hold {"requests", "rows", "max_difference"}. Raises NotTheSame when a probability
-    differs by more than LARGEST_DIFFERENCE, saying by how much and where.
+    differs by more than LARGEST_DIFFERENCE, saying by how much and where; lake.Missing or lake.Blocked when the day, or one
+    of its histories', may not be read by now.
     """
     if not evaluation.read(home, judged_day)["promote"]:
         return None
     built = lake.require(home, "bento", judged_day)
     bento = read(home.promotion("bento", judged_day))
     name = read(home.promotion("packaged_model", judged_day))["name"]
-    days = contract.history_days(judged_day, judged_day)
 
     def make(path: Path) -> Record:
         from models import artifact
@@ -198,8 +198,7 @@ def compare(home: Home, contract: Contract, judged_day: str, say: served.Say = p
         lake.write_json(path, {"bento": bento["tag"], **found})
         return {"detail": found}
 
-    inputs = {"bento": built.content, "samples": lake.require(home, "samples", judged_day).content}
-    inputs |= {f"histories/{day}": m.content for day in days if (m := lake.read(home, "histories", day))}
+    inputs = samples.window_inputs(home, contract, [judged_day]) | {"bento": built.content}
     return lake.build(
         home, "parity", judged_day, home.promotion("parity", judged_day), make, inputs=inputs,
         code=lake.code_hash("assets/packaging.py", "assets/served.py"), contract=contract.digest("histories", "behaviours"),

@@ -21,7 +21,11 @@ JUDGED = "2026-04-01"
 TRAINING = {"candidates": ["dtrn"], "references": [], "window_days": 4, "epochs": 1, "width": 4, "batch_samples": 64}
 
 SHOWN = contract(
-    EXPOSURES, user_features={"segment": "segment"}, training=TRAINING, serving={"weights": {"click": 1, "buy": 3}}
+    EXPOSURES,
+    calendar={"first_day": "2026-03-27", "last_day": "2026-04-03"},  # up to the last labels of the judged day
+    user_features={"segment": "segment"},
+    training=TRAINING,
+    serving={"weights": {"click": 1, "buy": 3}},
 )
 BOUGHT = contract(EVENTS, training=TRAINING)
 DAILY = contract(DATES, training=TRAINING)

@@ -161,6 +161,34 @@ def test_a_champion_reads_histories_as_long_as_it_was_trained_on(home: Home) -> 
     assert came["logloss"] == pytest.approx(metrics.log_loss(requests.label[:, 0], scores[:, 0]), abs=1e-9)
 
 
+def test_a_day_that_only_the_champion_looks_back_to_is_an_input_too(home: Home) -> None:
+    crown(home, "dtrn", FIRST, FIRST)
+    shorter = logs.contract(TERMS.model_dump(mode="json"), histories={"days": 1})
+    manifest, _ = evaluation.evaluate(home, shorter, JUDGED)
+    oldest = TERMS.history_days(JUDGED, JUDGED)[0]
+    assert oldest < shorter.history_days(JUDGED, JUDGED)[0]
+    assert min(name for name in manifest.inputs if name.startswith("histories/")) == f"histories/{oldest}"
+    events = home.manifest("events", oldest)
+    events.write_text(json.dumps(json.loads(events.read_text()) | {"blocked": "too many bad rows"}))
+    with pytest.raises(lake.Blocked, match=f"events of {oldest} is blocked"):
+        evaluation.evaluate(home, shorter, JUDGED)
+
+
+def test_a_champion_that_predicts_a_task_that_is_gone_is_still_compared(home: Home) -> None:
+    crown(home, "mmoe", FIRST, FIRST)
+    training_ = {"window_days": 3, "epochs": 1, "width": 4, "candidates": ["mmoe"], "references": ["popularity"]}
+    fewer = logs.contract(TERMS.model_dump(mode="json"), tasks={"buy": TERMS.tasks["buy"]}, training=training_)
+    for day in TERMS.days():
+        samples.build(home, fewer, day)
+    for name in ("mmoe", "popularity"):
+        training.train(home, fewer, name, JUDGED, lambda line: None)
+    evaluation.evaluate(home, fewer, JUDGED)
+    requests = read_requests(home, fewer, [JUDGED])
+    buy = artifact.load(home.model("mmoe", FIRST)).score(requests)[:, 1]
+    came = json.loads(home.verdict(JUDGED).read_text())["models"]["champion"]["buy"]
+    assert came["logloss"] == pytest.approx(metrics.log_loss(requests.label[:, 0], buy), abs=1e-9)
+
+
 def test_a_champion_that_names_its_tasks_in_another_order_is_read_by_name(home: Home) -> None:
     path = home.model("mmoe", FIRST) / "spec.json"
     theirs = logs.contract(TERMS.model_dump(mode="json"), tasks={n: TERMS.tasks[n] for n in ("buy", "click")})
@@ -273,7 +301,9 @@ def test_the_asset_and_its_checks_run_in_dagster(home: Home, tmp_path: Path) -> 
     assert made.metadata["page"].value == str(home.verdict_page(JUDGED))
     table = str(made.metadata["numbers"].value)
     verdict = evaluation.read(home, JUDGED)
-    assert f"| click | popularity | {verdict['models']['popularity']['click']['auc']:.4f} |" in table
+    m = verdict["models"]["popularity"]["click"]
+    assert f"| click | popularity | {m['auc']:.4f} |" in table
+    assert f"| {m['gauc']:.4f} ({round(100 * m['gauc_users_share'])}%, {round(100 * m['gauc_rows_share'])}%) |" in table
     assert str(made.metadata["ROC of buy"].value).startswith("![ROC of buy](data:image/png;base64,iVBOR")
     checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
     assert checks["finite_metrics"].passed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -123,6 +124,13 @@ def test_a_day_judged_before_the_one_before_it_was_crowned_is_judged_again(copie
     change = crown(copied)
     assert change is not None
     assert change.replaced == "m:1"
+
+
+def test_a_day_that_is_blocked_by_now_gets_no_parity(copied: Home) -> None:
+    events = copied.manifest("events", "2026-03-31")
+    events.write_text(json.dumps(json.loads(events.read_text()) | {"blocked": "too many bad rows"}))
+    with pytest.raises(lake.Blocked, match="events of 2026-03-31 is blocked: too many bad rows"):
+        packaging.compare(copied, SHOWN, JUDGED)
 
 
 def test_an_artifact_that_was_not_judged_is_not_packaged(copied: Home) -> None:

@@ -250,7 +250,7 @@ def test_a_closed_log_has_a_clock_of_its_own() -> None:
     assert clock.now() == end
     wall.ms += 5000
     assert clock.now() == end + 5000
-    assert "closed since 2026-04-02" in clock.says
+    assert "closed since 2026-04-03" in clock.says
     assert clock_of(SHOWN, end, end + 77, wall).now() == end + 78  # told events stay in the past
     assert clock_of(SHOWN, end, 0, Frozen(NOON)).now() == NOON  # the log is still going on
     open_ended = contract({**SHOWN.model_dump(), "calendar": {"first_day": "2026-03-27"}})
