@@ -17,6 +17,8 @@ CONFIG = """\
 telemetry:
   enabled: false
 nux:
+  enabled: false        # no newcomer's dialogue over the first page
+nux:
   enabled: false          # no newsletter over the lineage
 concurrency:
   pools:

@@ -86,6 +86,7 @@ def test_the_lineage_stands_in_its_groups(ui: str, tmp_path: Path) -> None:
     with _page(browser, tmp_path) as page:
         page.open(f"{ui}/asset-groups")
         text = page.waits_for(*STAGES)
+        assert "Join the Dagster community" not in text, "nothing lies over the lineage"
         picture = tmp_path / "lineage.png"
         picture.write_bytes(page.picture())
         assert picture.stat().st_size > 10_000
