@@ -43,7 +43,7 @@ def demo(contract: Contract, home: Home, progress: Progress, *, source: str, log
             home, contract, source=log or str(home.raw), days=every, judged_day=judged[-1], steps=progress.steps
         )
     lake.write_json(home.summary, told)
-    summary.show(progress.console, home, told, why=reigning.why if reigning else "", serve=f"make serve{again}")
+    summary.show(progress.console, home, told, serve=f"make serve{again}")
     took = time.monotonic() - began
     done = (
         f"{len(told['recomputed'])} steps did work" if told["recomputed"] else "nothing had changed, so nothing was recomputed"

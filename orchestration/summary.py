@@ -28,7 +28,7 @@ def summarise(
     """
     reigning = registry.champion(home)
     verdict = evaluation.read(home, judged_day)
-    parity = packaging.read(home.promotion("parity", reigning.judged_day)) if reigning else None
+    parity = _parity(home, reigning) if reigning else None
     served = lake.require(home, "replay", judged_day).detail if reigning else None
     return {
         "dataset": contract.name,
@@ -55,21 +55,30 @@ def summarise(
     }
 
 
-def show(console: Console, home: Home, summary: Summary, *, why: str, serve: str) -> None:
-    """Print the summary as a table. `why`: the champion's reason · `serve`: the command that serves it."""
+def _parity(home: Home, reigning: registry.Champion) -> dict[str, Any] | None:
+    """The parity of the very bento that reigns: its judged day may have been packaged anew since, with another."""
+    path = home.promotion("parity", reigning.judged_day)
+    found = packaging.read(path) if path.is_file() else None
+    return found if found and found["bento"] == reigning.bento else None
+
+
+def show(console: Console, home: Home, summary: Summary, *, serve: str) -> None:
+    """Print the summary as a table. `serve`: the command that serves the champion."""
     verdict, served, parity = summary["verdict"], summary["served"], summary["parity"]
-    won = verdict["promote"]
+    reigning = registry.champion(home)
     told = {
         "rows": f"{summary['rows_in']:,} in, {summary['rows_valid']:,} valid, {summary['rows_quarantined']:,} quarantined",
         "samples": f"{summary['samples']:,} on {summary['days']} days",
         "champion": summary["champion"] or "none yet: the first one must beat popularity",
-        # A challenger that just won is the champion, and why it reigns is this very verdict.
-        "why": "" if won else why,
+        # Of a champion that this verdict crowned, the verdict says why it reigns.
+        "why": reigning.why if reigning and not (verdict["promote"] and reigning.judged_day == verdict["judged_day"]) else "",
         f"verdict of {verdict['judged_day']}": "\n".join(verdict["reasons"]),
     }
     if summary["champion"]:
         told |= {
-            "parity": f"{parity['rows']:,} rows re-scored over HTTP, largest difference {parity['max_difference']:.1e}",
+            "parity": f"{parity['rows']:,} rows re-scored over HTTP, largest difference {parity['max_difference']:.1e}"
+            if parity
+            else "the bento of its judged day is another by now, so there is no figure",
             "replay": f"{served['ok']:,} of {served['requests']:,} requests answered, "
             f"p50 {served['p50_ms']:.1f} ms, p99 {served['p99_ms']:.1f} ms",
             "drift report": summary["drift_report"],
@@ -77,34 +86,44 @@ def show(console: Console, home: Home, summary: Summary, *, why: str, serve: str
     told |= {"verdict page": str(home.verdict_page(verdict["judged_day"])), "summary": str(home.summary)}
     told |= {"serve it": serve} if summary["champion"] else {}
     facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")  # a path is to be copied, so never cut short
     for name, text in told.items():
         if text:
             facts.add_row(f"[bold]{escape(name)}[/bold]", escape(text))
-    console.print(Group("", _measures(summary), "", facts))
+    console.print(Group("", _measures(summary, evaluation.read(home, verdict["judged_day"])["models"]), "", facts))
 
 
-def _measures(summary: Summary) -> Table:
-    """One row per task and model, narrow enough for a terminal of 80 columns."""
+def _measures(summary: Summary, models: dict[str, Any]) -> Table:
+    """One row per task and model of a verdict's `models`, narrow enough for a terminal of 80 columns."""
     table = Table(
         title=f"{summary['dataset']}, judged on {summary['verdict']['judged_day']}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
+        show_edge=False,
     )
     for name in ("task", "model"):
         table.add_column(name, no_wrap=True)
-    for name in ("AUC", "95 % CI", "GAUC", "log loss", "ECE", "positives"):
+    for name in ("AUC", "95 % CI", "GAUC\n(users, rows)", "log loss", "ECE", "positives"):
         table.add_column(name, justify="right", no_wrap=True)
-    tasks = list(next(iter(summary["models"].values())))
+    tasks = list(next(iter(models.values())))
     for task in tasks:
-        for place, (model, measured) in enumerate(summary["models"].items()):
+        for place, (model, measured) in enumerate(models.items()):
             m = measured[task]
             interval = f"{m['auc_low']:.3f}–{m['auc_high']:.3f}" if m["auc_low"] is not None else "too few"
-            figures = [_figure(m[key]) for key in ("gauc", "logloss", "ece")]
+            figures = [_gauc(m), _figure(m["logloss"]), _figure(m["ece"])]
             shown = (task, f"{m['positives']:,}") if place == 0 else ("", "")
             table.add_row(shown[0], model, _figure(m["auc"]), interval, *figures, shown[1])
         table.add_section()
     return table
+
+
+def _gauc(measured: dict[str, Any]) -> str:
+    """Its value and how much of the day it speaks for: the users, and the rows, that have both classes."""
+    if measured["gauc"] is None:
+        return "–"
+    return f"{measured['gauc']:.3f} {measured['gauc_users_share']:.0%} {measured['gauc_rows_share']:.0%}"
 
 
 def _figure(value: float | None) -> str:

@@ -19,7 +19,7 @@ from rich.console import Console
 from assets import evaluation, ingest, lake, registry, simulator
 from models.contract import DATASETS, Contract, load
 from models.home import UNKNOWN_DAY, Home
-from orchestration import demo, runs
+from orchestration import demo, jobs, runs, summary
 from orchestration.progress import Progress
 
 TAOBAO = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "taobao_user_behavior_head.csv"
@@ -27,6 +27,7 @@ KEYS = {
     *("dataset", "rows_in", "rows_valid", "rows_quarantined", "days", "samples", "models", "champion", "verdict"),
     *("bento_tag", "parity", "served", "drift_report", "seconds", "recomputed"),
 }
+needs_taobao = pytest.mark.skipif(not TAOBAO.is_file(), reason=f"{TAOBAO.name} is not in ../shared/data")
 MEASURES = {"auc", "auc_low", "auc_high", "gauc", "logloss", "ece", "positives", "negatives"}
 
 
@@ -41,10 +42,10 @@ class Ran:
     shown: str
 
 
-def _demo(contract: Contract, home: Home, source: str) -> Ran:
+def _demo(contract: Contract, home: Home, source: str, log: str = "") -> Ran:
     shown = StringIO()
     progress = Progress(Console(file=shown, width=200))
-    told = demo.demo(contract, home, progress, source=source, log="", again=" DATASET=small")
+    told = demo.demo(contract, home, progress, source=source, log=log, again=" DATASET=small")
     return Ran(contract, source, home, told, shown.getvalue())
 
 
@@ -121,7 +122,49 @@ def test_the_terminal_shows_the_same(ran: Ran) -> None:
         assert text in ran.shown
     assert f"{ran.told['rows_in']:,} in, {ran.told['rows_valid']:,} valid, 0 quarantined" in ran.shown
     click = ran.told["models"]["popularity"]["click"]
-    assert f"{click['auc_low']:.4f} – {click['auc_high']:.4f}" in ran.shown
+    assert f"{click['auc_low']:.3f}–{click['auc_high']:.3f}" in ran.shown
+
+
+def test_the_table_fits_a_terminal_of_eighty_columns(ran: Ran) -> None:
+    shown = StringIO()
+    summary.show(Console(file=shown, width=80), ran.home, ran.told, serve="make serve")
+    lines = shown.getvalue().splitlines()
+    table = lines[: next(n for n, line in enumerate(lines) if line.startswith("rows"))]
+    assert max(map(len, table)) <= 80
+    assert "…" not in shown.getvalue()
+    for name, tasks in evaluation.read(ran.home, ran.contract.days()[-1])["models"].items():
+        for m in tasks.values():
+            gauc = f"{m['gauc']:.3f} {round(100 * m['gauc_users_share'])}% {round(100 * m['gauc_rows_share'])}%"
+            assert any(name in line and gauc in line and f"{m['logloss']:.4f}" in line for line in table), (name, gauc)
+
+
+def test_a_parity_of_another_bento_is_not_the_champions(copied: Ran) -> None:
+    reigning = registry.champion(copied.home)
+    assert reigning is not None
+    path = copied.home.promotion("parity", reigning.judged_day)
+    lake.write_json(path, json.loads(path.read_text()) | {"bento": "dtrn-small:another"})
+    days = copied.contract.days()
+    told = summary.summarise(
+        copied.home, copied.contract, source=str(copied.home.raw), days=days, judged_day=days[-1], steps=[]
+    )
+    assert told["parity"] is None
+    assert told["champion"] == reigning.tag
+    shown = StringIO()
+    summary.show(Console(file=shown, width=200), copied.home, told, serve="make serve")
+    assert "another by now" in shown.getvalue()
+
+
+def test_why_the_champion_reigns_is_told_unless_this_verdict_crowned_it(copied: Ran) -> None:
+    reigning, last = registry.champion(copied.home), copied.contract.days()[-1]
+    assert reigning is not None
+    lines = copied.home.champions.read_text().splitlines()
+    for judged_day, promote, expected in ((last, True, 0), (last, False, 1), ("2026-03-05", True, 1)):
+        newest = json.loads(lines[-1]) | {"judged_day": judged_day, "why": "as it was better"}
+        copied.home.champions.write_text(json.dumps(newest) + "\n")
+        told = copied.told | {"verdict": copied.told["verdict"] | {"promote": promote}}
+        shown = StringIO()
+        summary.show(Console(file=shown, width=200), copied.home, told, serve="make serve")
+        assert shown.getvalue().count("as it was better") == expected
 
 
 def test_what_was_served_is_landed_and_met_by_what_followed(ran: Ran) -> None:
@@ -157,11 +200,15 @@ def test_a_second_run_does_nothing_and_says_so(ran: Ran) -> None:
 def test_an_old_day_judged_again_moves_nothing(copied: Ran) -> None:
     champions = copied.home.champions.read_bytes()
     old = copied.contract.days()[-3]
-    progress = _line(
-        copied, lambda line: line.judged_day(old, ("popularity", "lightgbm", "mmoe", "dtrn", "verdict", "packaged_model"))
-    )
-    assert {step.name for step in progress.steps if step.recomputed} >= {f"dtrn {old}", f"verdict {old}"}
-    assert lake.read(copied.home, "verdict", old) is not None
+    progress = _line(copied, lambda line: line.judged_day(old))
+    steps = {step.name: step.recomputed for step in progress.steps}
+    assert set(steps) == {f"{name} {old}" for name in jobs.JUDGED}
+    assert steps[f"dtrn {old}"] == steps[f"verdict {old}"] == 1
+    assert steps[f"champion {old}"] == 0
+    judged = evaluation.read(copied.home, old)
+    assert judged["champion"] is None
+    assert judged["promote"], "a day that would have moved the champion then"
+    assert lake.require(copied.home, "parity", old).detail["max_difference"] <= 1e-5
     assert copied.home.champions.read_bytes() == champions
 
 
@@ -192,32 +239,49 @@ def test_a_blocked_day_is_refused_by_its_own_run_and_by_a_later_one(copied: Ran)
     assert copied.home.champions.read_bytes() == champions
 
 
-def _taobao(folder: Path, log: Path) -> tuple[Ran, Progress]:
-    contract = load("taobao")
-    ran = Ran(contract, "taobao", Home(folder / "home", "taobao"), {}, "")
+def _taobao(folder: Path) -> tuple[Contract, str]:
+    """The contract of the log with so little to learn that it takes a minute, and its path."""
+    text = (DATASETS / "taobao.toml").read_text()
+    small = 'window_days = 3\nepochs = 1\ncandidates = ["mmoe"]\nreferences = ["popularity"]\n'
+    before = 'window_days = 7\ncandidates = ["dtrn", "mmoe"]\n'
+    assert text.count(before) == 1
+    (folder / "taobao.toml").write_text(text.replace(before, small))
+    return load(folder / "taobao.toml"), str(folder / "taobao.toml")
+
+
+@needs_taobao
+def test_the_taobao_log_goes_the_whole_way(tmp_path: Path) -> None:
+    contract, source = _taobao(tmp_path)
+    told = _demo(contract, Home(tmp_path / "home", "taobao"), source, log=str(TAOBAO)).told
+    assert set(told) == KEYS
+    assert (told["rows_in"], told["rows_valid"], told["rows_quarantined"]) == (84_475, 84_475, 0)
+    assert told["days"] == len(contract.days())
+    assert set(told["models"]) >= {"mmoe", "popularity"}
+    assert all(set(measured) == MEASURES for tasks in told["models"].values() for measured in tasks.values())
+    assert told["champion"] is not None, told["verdict"]["reasons"]
+    assert told["bento_tag"].startswith("dtrn-taobao:")
+    assert told["parity"]["rows"] > 0
+    assert told["parity"]["max_difference"] <= 1e-5
+    assert told["served"]["ok"] == told["served"]["requests"] > 0
+    assert Path(told["drift_report"]).stat().st_size > 10_000
+
+
+@needs_taobao
+def test_a_cut_line_of_the_taobao_log_is_told_and_the_rest_is_good(tmp_path: Path) -> None:
+    contract, source = _taobao(tmp_path)
+    home = Home(tmp_path / "home", "taobao")
+    cut, good = tmp_path / "cut.csv", TAOBAO.read_bytes()
+    cut.write_bytes(good + b"1000,4973" if good.endswith(b"\n") else good + b"\n1000,4973")
 
     def do(line: runs.Line) -> None:
         line.take_in()
         line.data_days(contract.days()[0], contract.days()[-1])
 
-    return ran, _line(ran, do, str(log))
-
-
-@pytest.mark.skipif(not TAOBAO.is_file(), reason=f"{TAOBAO.name} is not in ../shared/data")
-def test_every_row_of_the_taobao_log_is_good_and_a_cut_line_is_told(tmp_path: Path) -> None:
-    ran, progress = _taobao(tmp_path, TAOBAO)
-    counted = ingest.totals(ran.home, ran.contract, str(TAOBAO))
-    assert counted == {"rows_in": 84_475, "rows_valid": 84_475, "rows_quarantined": 0}
-    assert [step.recomputed > 0 for step in progress.steps] == [True] * 4
-
-    cut = tmp_path / "cut.csv"
-    good = TAOBAO.read_bytes()
-    cut.write_bytes(good + b"1000,4973" if good.endswith(b"\n") else good + b"\n1000,4973")
-    ran, _ = _taobao(tmp_path, cut)
-    counted = ingest.totals(ran.home, ran.contract, str(cut))
+    _line(Ran(contract, source, home, {}, ""), do, str(cut))
+    counted = ingest.totals(home, contract, str(cut))
     assert counted == {"rows_in": 84_476, "rows_valid": 84_475, "rows_quarantined": 1}
-    (row,) = pq.read_table(ran.home.quarantine(UNKNOWN_DAY), partitioning=None).to_pylist()
+    (row,) = pq.read_table(home.quarantine(UNKNOWN_DAY), partitioning=None).to_pylist()
     assert (row["line"], row["rule"], row["raw"]) == (84_476, "truncated_line", "1000,4973")
-    # The same rows told by two files are told once.
-    rows = sum(lake.require(ran.home, "events", p).counts["events"] for p in lake.partitions(ran.home, "events"))
+    rows = sum(lake.require(home, "events", p).counts["events"] for p in lake.partitions(home, "events"))
     assert rows == 84_475
+    assert not [p for p in lake.partitions(home, "quarantine") if p != UNKNOWN_DAY]
