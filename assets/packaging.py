@@ -264,16 +264,23 @@ def agreement(contract: Contract, requests: Requests, offline: NDArray[np.float6
 def crown(home: Home, judged_day: str, who: str, when: datetime) -> registry.Champion | None:
     """Promote the bento of `judged_day`. None when the champion stays, or one was judged on this day or later.
 
-    Raises lake.Missing when this very bento has no parity, or the verdict was on another champion than the one that reigns.
+    Raises lake.Missing when what was packaged or built is not the verdict's winner, when this very bento has no parity, and
+    when the verdict was on another champion than the one that reigns.
     """
     judged = evaluation.read(home, judged_day)
     if not judged["promote"]:
         return None
-    built, parity = (lake.require(home, stage, judged_day) for stage in ("bento", "parity"))
+    packaged, built, parity = (lake.require(home, stage, judged_day) for stage in ("packaged_model", "bento", "parity"))
+    winner = judged["challenger"]
+    if packaged.inputs.get(winner["name"]) != winner["content"] or built.inputs["packaged_model"] != packaged.content:
+        raise lake.Missing(
+            f"the bento of {judged_day} does not hold the {winner['name']} that won; "
+            f"materialise packaged_model, bento and parity for {judged_day} again"
+        )
     if parity.inputs["bento"] != built.content:
         raise lake.Missing(f"the parity of {judged_day} is that of another bento; materialise parity for {judged_day} again")
     bento = read(home.promotion("bento", judged_day))
-    name, why = judged["challenger"]["name"], " ".join(judged["reasons"])
+    name, why = winner["name"], " ".join(judged["reasons"])
     against = judged["champion"]["tag"] if judged["champion"] else None
     return registry.promote(
         home, judged_day=judged_day, name=name, tag=bento["model"], bento=bento["tag"], against=against,

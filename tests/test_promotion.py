@@ -110,6 +110,16 @@ def test_without_a_parity_of_this_very_bento_nobody_is_promoted(copied: Home) ->
     assert registry.champion(copied) is None
 
 
+@pytest.mark.parametrize("winner", [{"name": "mmoe"}, {"content": "0" * 64}])
+def test_a_bento_of_another_than_the_winner_is_not_crowned(copied: Home, winner: dict[str, str]) -> None:
+    # Judged again with another outcome, and not packaged since.
+    verdict = packaging.read(copied.verdict(JUDGED))
+    lake.write_json(copied.verdict(JUDGED), verdict | {"challenger": verdict["challenger"] | winner})
+    with pytest.raises(lake.Missing, match=r"does not hold the \w+ that won; materialise packaged_model, bento and parity"):
+        crown(copied)
+    assert registry.champion(copied) is None
+
+
 def test_a_day_judged_before_the_one_before_it_was_crowned_is_judged_again(copied: Home) -> None:
     # As after a backfill of two days from the UI: both were judged while nobody reigned.
     registry.promote(
