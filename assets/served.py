@@ -117,7 +117,7 @@ def start(
             _wait(client, process, log, say)
             yield Served(f"http://{HOST}:{port}", bento, log, process, client)
     finally:
-        _stop(process)
+        _stop(process, scratch)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -180,19 +180,26 @@ def _wait(client: httpx.Client, process: subprocess.Popen[bytes], log: Path, say
         time.sleep(0.1)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], scratch: Path) -> None:
     """End the supervisor, which ends its worker; whichever of them is left after a while is killed, and waited for.
 
-    By descent and not by process group: BentoML gives its worker a group of its own, so it would outlive a killed supervisor.
+    Known by the BentoML home that is theirs alone: the worker has a process group of its own, and no parent once its
+    supervisor was killed.
     """
-    family: list[psutil.Process] = []
-    with suppress(psutil.NoSuchProcess):
-        supervisor = psutil.Process(process.pid)
-        family = [supervisor, *supervisor.children(recursive=True)]
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_S)
+    family = _family(scratch)
     for survivor in psutil.wait_procs(family, timeout=1)[1]:
         survivor.kill()
     process.wait()
     psutil.wait_procs(family, timeout=GRACE_S)
+
+
+def _family(scratch: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # gone meanwhile, or somebody else's
+            if process.environ().get("BENTOML_HOME") == str(scratch):
+                found.append(process)
+    return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -440,8 +441,11 @@ def test_a_killed_service_loses_no_line_and_knows_again(copied: Home) -> None:
     with served.start(copied, bento) as running:
         running.tell([{"user_id": 77, "item_id": 101, "behaviour": "view"}])
         running.rank({"user_id": 77, "item_ids": [101]})
+        workers = psutil.Process(running.process.pid).children(recursive=True)
         running.process.kill()
         running.process.wait()
+    assert workers
+    assert not any(worker.is_running() for worker in workers), "a worker outlived its killed supervisor"
     with served.start(copied, bento) as running:
         running.rank({"user_id": 77, "item_ids": [101]})
     assert [line["history_length"]["view"] for line in logged(copied)] == [1, 1]
