@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -247,6 +248,8 @@ def forget(
 
 def main() -> None:
     """Run the command line. A mistake of a person is one line and status 1 (2 when the call itself is wrong)."""
+    # Asked to end (by a service manager, `timeout`, `kill`): in order, as on Ctrl-C, so that no service outlives its command.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if mistake := _run():
         Console(stderr=True, highlight=False).print(f"[red]dtrn:[/red] {escape(mistake)}", soft_wrap=True)
         sys.exit(1)
