@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
+from assets import registry
+from assets.served import free_port
 from models.home import Home
 from orchestration.command_line import app, main
 
@@ -99,6 +105,42 @@ def test_a_fault_of_the_program_keeps_its_trace(monkeypatch: pytest.MonkeyPatch)
         main()
 
 
+def _crown(home: Home, built: Home) -> None:
+    """Let the bento of `built` reign in `home`."""
+    shutil.copytree(built.bentoml, home.bentoml, symlinks=True)
+    (bento,) = (p.name for p in (home.bentoml / "bentos" / "dtrn-shown").iterdir() if p.is_dir())
+    registry.promote(
+        home,
+        judged_day="2026-04-01",
+        name="dtrn",
+        tag="dtrn-shown:x",
+        bento=f"dtrn-shown:{bento}",
+        against=None,
+        who="",
+        why="",
+        when=datetime.now(UTC),
+    )
+
+
+def test_a_serve_that_is_asked_to_end_leaves_no_service(built: Home, tmp_path: Path) -> None:
+    home = Home(tmp_path, "simulated")
+    _crown(home, built)
+    port = free_port()
+    command = [ROOT / "dtrn", "serve", "--home", str(tmp_path), "--port", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    end = time.monotonic() + 120
+    while "Ctrl-C ends it" not in (told := (tmp_path / "log").read_text()):
+        assert process.poll() is None, told
+        assert time.monotonic() < end, told
+        time.sleep(0.2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 2, "a supervisor and its worker"
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)
+
+
 @pytest.mark.parametrize("command", ["ui", "serve"])
 def test_a_port_in_use_is_said_plainly(
     command: str,
@@ -109,24 +151,7 @@ def test_a_port_in_use_is_said_plainly(
 ) -> None:
     home = Home(tmp_path, "simulated")
     if command == "serve":
-        built: Home = request.getfixturevalue("built")
-        shutil.copytree(built.bentoml, home.bentoml, symlinks=True)
-        (bento,) = (p.name for p in (home.bentoml / "bentos" / "dtrn-shown").iterdir() if p.is_dir())
-        from datetime import UTC, datetime
-
-        from assets import registry
-
-        registry.promote(
-            home,
-            judged_day="2026-04-01",
-            name="dtrn",
-            tag="dtrn-shown:x",
-            bento=f"dtrn-shown:{bento}",
-            against=None,
-            who="",
-            why="",
-            when=datetime.now(UTC),
-        )
+        _crown(home, request.getfixturevalue("built"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
