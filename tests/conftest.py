@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 from assets import packaging, served
 from models.home import Home
 from tests import serving
+
+ENDED = pytest.StashKey[int]()
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +60,17 @@ def service(built: Home) -> Iterator[served.Served]:
     bento = packaging.read(built.promotion("bento", serving.JUDGED))["tag"]
     with served.start(built, bento, replay=True, until="2026-03-31", logged=False) as running:
         yield running
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[ENDED] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave without taking the interpreter apart, as `./dtrn` does: DuckDB's pages about connections would bury the result."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if ENDED in config.stash:
+        os._exit(config.stash[ENDED])
