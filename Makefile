@@ -8,6 +8,9 @@ SHELL := /bin/bash
 # What the caller left out stays out of the environment: the command line has its own defaults.
 $(foreach name,DATASET LOG DTRN_HOME PORT,$(if $(value $(name)),$(eval export $(name))))
 
+# Threads that wait by spinning take the cores from those that work.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 PYTHON_IN_VENV := .venv/bin/python
 
 help: ## this list
