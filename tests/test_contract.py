@@ -33,7 +33,12 @@ SIMULATED = (DATASETS / "simulated.toml").read_text()
             r"tasks\.buy\.behaviours: \['bought'\] not among behaviours \['view'",
         ),
         (TAOBAO, "window_days = 7", 'window_days = "week"', r"training\.window_days: .*integer.*'week'"),
-        (TAOBAO, 'kind = "epoch_s"', 'kind = "epoch"', r"time\.kind: .*'epoch_s', 'epoch_ms', 'epoch_us', 'timestamp' or 'date'.*'epoch'"),
+        (
+            TAOBAO,
+            'kind = "epoch_s"',
+            'kind = "epoch"',
+            r"time\.kind: .*'epoch_s', 'epoch_ms', 'epoch_us', 'timestamp' or 'date'.*'epoch'",
+        ),
         (TAOBAO, 'kind = "epoch_s"', 'kind = "date"', r"context\.derived: 'hour' needs a time within the day"),
         (TAOBAO, "header = false", "header = flase", r"not valid TOML: .*line 8"),
         (TAOBAO, 'item = "item_id"', "", r"columns\.item: is missing"),
