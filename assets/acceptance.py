@@ -104,10 +104,11 @@ def _said(wrong: Outcome) -> str:
     days: dict[tuple[str, str], list[str]] = {}
     for day, (expected, actual) in wrong.items():
         days.setdefault((str(expected), str(actual)), []).append(day)
-    return "\n".join(
-        f"{found[0] if len(found) == 1 else f'{found[0]} to {found[-1]} ({len(found)} days)'}: expected {expected}, found {actual}"
-        for (expected, actual), found in days.items()
-    )
+    return "\n".join(f"{_span(found)}: expected {expected}, found {actual}" for (expected, actual), found in days.items())
+
+
+def _span(days: list[str]) -> str:
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
 
 
 @dg.asset_check(asset="events", name="schema", description=schema.__doc__)

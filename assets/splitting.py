@@ -34,8 +34,8 @@ class Split:
     """The counts of one source file.
 
     contract, code: digests of what it was split under · valid: good rows by day · bad: rules by day (`unknown` for rows
-    without one), rows by rule · pieces: content hash of each day's piece · examples: what the first row that broke a rule showed, by rule · blank: empty lines, which hold no row ·
-    refused: why none of the file's rows can be used, None when they can.
+    without one), rows by rule · pieces: content hash of each day's piece · examples: rule → what the first row that broke it
+    showed · blank: empty lines, which hold no row · refused: why none of the file's rows can be used, None when they can.
     """
 
     contract: str
