@@ -32,7 +32,7 @@ NAMELESS = "column_{}"
 
 @dataclass(frozen=True)
 class Column:
-    """Of the rows seen: how many hold something and how many differ; the shares of whole numbers, numbers, repeats of the last."""
+    """Of the rows seen: how many hold something and how many differ; the shares of whole numbers, of numbers, of repeats."""
 
     name: str
     filled: int
