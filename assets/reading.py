@@ -199,7 +199,7 @@ def day_number(value: ir.Value, contract: Contract) -> ir.IntegerValue:
 
 def _epoch(value: ir.Value, kind: str) -> ir.IntegerValue:
     if kind == "epoch_us":
-        return whole(value).clip(-FAR_MS * 1000, FAR_MS * 1000) // 1000
+        return whole(value).clip(-FAR_MS * 900, FAR_MS * 900) // 1000
     if kind == "epoch_ms":
         return whole(value).clip(-FAR_MS, FAR_MS)
     seconds = whole(value).clip(-FAR_MS // 1000, FAR_MS // 1000) * 1000

@@ -187,7 +187,7 @@ def _share(texts: list[str], holds: Callable[[str], bool]) -> float:
 def _id(
     columns: list[Column], entity: str, ours: re.Pattern[str], others: re.Pattern[str], ask: Ask, evidence: dict[str, str]
 ) -> str:
-    able = [c for c in columns if kind_of(c) != "number" and c.distinct > 1] or columns
+    able = [c for c in columns if kind_of(c) != "number"] or columns
     named = [c for c in able if ours.search(plain(c.name)) and not NO_ID.search(plain(c.name))]
     clear = [
         c for c in named if re.search(r"id$|^" + entity + "$", plain(c.name)) and not others.search(plain(c.name))
