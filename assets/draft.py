@@ -42,6 +42,7 @@ MEASURES = re.compile(r"price|cost|duration|length|words|age$|amount|size|score|
 SEPARATORS = "|;,"
 DETERMINED = 0.98
 RARE = 50
+ENOUGH = 1000
 LONG, SHORT = 50, 20
 
 
@@ -64,7 +65,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Days:
-    """The days that a log is of, local to `zone`; `earlier` rows before the first, `volume` least and most rows a day."""
+    """The days that a log is of, local to `zone`; rows `earlier` and `later` than these; `volume`: least and most rows a day."""
 
     zone: str
     why: str
@@ -72,6 +73,7 @@ class Days:
     last: date
     accept_from: date | None
     earlier: int
+    later: int
     volume: tuple[int, int]
     total: int
 
@@ -104,8 +106,7 @@ def _days(seen: Profile, moment: Moment, ask: Ask) -> Days:
         day = contract.day_of(hour * HOUR_MS)
         by_day[day] = by_day.get(day, 0) + rows
     usual = float(np.median(sorted(by_day.values())[len(by_day) // 2 :]))
-    busy = sorted(day for day, rows in by_day.items() if rows >= 0.02 * usual)
-    first, last = _longest(busy)
+    first, last = _span(by_day, 0.02 * usual)
     before = {day: rows for day, rows in by_day.items() if day < first}
     volumes = [by_day.get(first + timedelta(days=n), 0) for n in range((last - first).days + 1)]
     return Days(
@@ -115,20 +116,21 @@ def _days(seen: Profile, moment: Moment, ask: Ask) -> Days:
         last,
         min(before, default=None),
         sum(before.values()),
+        sum(rows for day, rows in by_day.items() if day > last),
         (min(volumes), max(volumes)),
         sum(by_day.values()),
     )
 
 
-def _longest(days: Sequence[date]) -> tuple[date, date]:
-    """First and last of the longest stretch of days without a gap of more than a week: stragglers stand apart."""
-    runs = [[days[0]]]
-    for day in days[1:]:
-        if day - runs[-1][-1] > timedelta(days=7):
+def _span(by_day: dict[date, int], least: float) -> tuple[date, date]:
+    """First and last day with `least` rows, but for stretches that stand a month apart and hold next to nothing of the log."""
+    runs: list[list[date]] = []
+    for day in sorted(day for day, rows in by_day.items() if rows >= least):
+        if not runs or day - runs[-1][-1] > timedelta(days=30):
             runs.append([])
         runs[-1].append(day)
-    longest = max(runs, key=len)
-    return longest[0], longest[-1]
+    kept = [run for run in runs if sum(by_day[day] for day in run) >= 0.05 * sum(by_day.values())]
+    return kept[0][0], kept[-1][-1]
 
 
 def hours(seen: Profile, moment: Moment, year: int | None) -> pd.Series:
@@ -177,6 +179,8 @@ def _zone(counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
         return answer, "as answered"
     if moment.kind == "date":
         return "UTC", "only days are known, so the zone changes nothing"
+    if counts.sum() < ENOUGH:
+        return "UTC", f"a guess: {counts.sum():,} rows are too few to tell"
     day = np.bincount(counts.index.to_numpy() % 24, counts.to_numpy(), minlength=24).astype(np.float64)
     around: NDArray[np.float64] = np.sum([np.roll(day, shift) for shift in (-2, -1, 0, 1, 2)], axis=0)
     quiet = int(np.argmin(around))
@@ -385,7 +389,8 @@ def _calendar(days: Days) -> Iterator[str]:
     yield "\n[calendar]"
     yield f"# rows a day: {days.volume[0]:,} to {days.volume[1]:,}"
     yield f"first_day = {days.first}"
-    yield _line("last_day", str(days.last), "a log that goes on has no last_day: remove this line")
+    later = f"; {days.later:,} rows after it would be quarantined" if days.later else ""
+    yield _line("last_day", str(days.last), f"a log that goes on has no last_day: remove this line{later}")
     if days.accept_from:
         yield _line(
             "accept_from", str(days.accept_from), f"{days.earlier:,} rows stand before first_day: history, no days of their own"
@@ -431,7 +436,7 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
             yield _line("values", str([v for v, _ in values]).replace("'", '"'), f"{count:,} of the rows seen")
         yield f"length = {LONG if count == most else SHORT}"
     for name, values in named.items():
-        if values and sum(n for _, n in values) < RARE:
+        if values and sum(n for _, n in values) < min(RARE, most):
             yield f"\n# no task for {name}: too rare to learn from in the rows seen"
             continue
         yield f"\n[tasks.{name}]\nbehaviours = [{_quoted(name)}]\nhorizon_hours = 24"

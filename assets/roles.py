@@ -33,7 +33,7 @@ NO_ID = re.compile(
 HAPPENED = re.compile(r"behav|event|action|activit|interaction|verb|(^|_)(type|op)($|_)")
 FEEDBACK = re.compile(
     r"click|like|follow|comment|forward|share|long_view|buy|bought|purchas|cart|conver|order|read|finish|favou?rite|collect"
-    r"|download|install|hate|label|watched|played|booked"
+    r"|download|install|label|watched|played|booked"
 )
 RATED = re.compile(r"rating|stars|(^|_)score($|_)")
 MEANT = {

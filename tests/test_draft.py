@@ -1,0 +1,216 @@
+"""`dtrn init` and `dtrn check`: the draft for a log says what the log is, and what it cannot tell is asked."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from rich.console import Console
+
+from assets import draft, profile, roles, trial
+from models.contract import Contract, load
+from orchestration import newcomer
+from tests.test_known_logs import FIXTURES, LOGS
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def drafted(source: Path, folder: Path, *answers: str) -> tuple[Contract, str]:
+    """The contract that init writes for a log, answering no question but those given."""
+    out = folder / "drafted.toml"
+    out.unlink(missing_ok=True)
+    with (folder / "told.txt").open("w") as told:
+        newcomer.write_draft(str(source), out, answers, Console(file=told))
+    return load(out), out.read_text()
+
+
+def shop(
+    path: Path, *, zone: str = "Asia/Shanghai", header: bool = True, days: int = 6, rows: int = 400, users: int = 40
+) -> Path:
+    """A CSV shop with a night: user, item, its category, what happened, when; nobody is about from two to five."""
+    draws = random.Random(3)
+    start = datetime(2025, 3, 3, tzinfo=ZoneInfo(zone))
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        if header:
+            out.writerow(["customer_id", "sku", "dept", "action", "ts"])
+        for day in range(days):
+            for _ in range(rows):
+                hour = draws.choice([0, 1, *range(5, 24)])
+                at = start + timedelta(days=day, hours=hour, seconds=draws.randrange(3600))
+                item = draws.randrange(60)
+                what = draws.choices(["view", "addtocart", "purchase"], [16, 3, 1])[0]
+                out.writerow([1000 + draws.randrange(users), 5000 + item, 10 + item % 7, what, round(at.timestamp())])
+    return path
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_the_roles_in_public_logs_are_those_of_their_contracts(tmp_path: Path, name: str) -> None:
+    answers = ["year=2014"] if name == "tmall" else []
+    found, text = drafted(FIXTURES / name, tmp_path, *answers)
+    known = load(name)
+    assert (found.columns.user, found.columns.item, found.columns.behaviour) == (
+        known.columns.user, known.columns.item, known.columns.behaviour,
+    )  # fmt: skip
+    assert (found.time.column, found.time.kind, found.time.format) == (known.time.column, known.time.kind, known.time.format)
+    assert found.shape == known.shape
+    if known.shape == "exposures":
+        assert set(found.label_columns) == set(known.label_columns)
+    else:
+        raw = {str(v) for b in found.behaviours.values() for v in b.values}
+        assert raw == {str(v) for b in known.behaviours.values() for v in b.values}
+    for table in ("item_table", "user_table"):
+        theirs, ours = getattr(found, table), getattr(known, table)
+        assert (theirs.key if theirs else None) == (ours.key if ours else None)
+    assert all("#" in line for line in text.splitlines() if line.startswith(("user =", "item =", "column =", "zone =")))
+
+
+def test_a_shop_is_described_and_each_guess_has_its_evidence(tmp_path: Path) -> None:
+    found, text = drafted(shop(tmp_path / "log.csv"), tmp_path)
+    assert (found.columns.user, found.columns.item, found.columns.behaviour) == ("customer_id", "sku", "action")
+    assert {n: b.values for n, b in found.behaviours.items()} == {
+        "view": ("view",),
+        "cart": ("addtocart",),
+        "buy": ("purchase",),
+    }
+    assert {n: f.column for n, f in found.item_features.items()} == {"dept": "dept"}
+    assert (found.time.kind, found.time.zone) == ("epoch_s", "Asia/Shanghai")
+    assert [str(found.calendar.first_day), str(found.calendar.last_day)] == ["2025-03-03", "2025-03-08"]
+    with (tmp_path / "log.csv").open() as file:
+        views = sum(row["action"] == "view" for row in csv.DictReader(file))
+    assert re.search(rf'values = \["view"\] +# {views:,} of the rows seen', text)
+    assert "the same in 100% of the items" in text
+
+
+@pytest.mark.parametrize(("zone", "expected"), [("Europe/Paris", "Europe/Paris"), ("America/New_York", "America/New_York")])
+def test_the_zone_is_where_it_is_night_when_nobody_is_about(tmp_path: Path, zone: str, expected: str) -> None:
+    found, _ = drafted(shop(tmp_path / "log.csv", zone=zone), tmp_path)
+    assert found.time.zone == expected
+
+
+def test_columns_without_names_are_asked_for_and_answered(tmp_path: Path) -> None:
+    source = shop(tmp_path / "log.csv", header=False)
+    with pytest.raises(ValueError, match=r"(?s)which column names the user\?.*--answer user=column_1  "):
+        drafted(source, tmp_path)
+    with pytest.raises(ValueError, match=r"(?s)which column names the item\?.*--answer item=column_2  "):
+        drafted(source, tmp_path, "user=column_1")
+    found, text = drafted(source, tmp_path, "user=column_1", "item=column_2", "zone=Asia/Tokyo", "name=mine")
+    assert (found.name, found.source.header, found.columns.item, found.time.zone) == ("mine", False, "column_2", "Asia/Tokyo")
+    assert 'zone = "Asia/Tokyo"' in text
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (["user"], "--answer user: 'key=value' is expected"),
+        (["colour=red"], "--answer colour=…: nothing asks for that here; asked for are"),
+    ],
+)
+def test_an_answer_that_nobody_asked_for_is_refused(tmp_path: Path, answers: Sequence[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        drafted(shop(tmp_path / "log.csv"), tmp_path, *answers)
+
+
+def test_a_contract_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("precious")
+    with pytest.raises(ValueError, match="is there already"):
+        newcomer.write_draft(str(tmp_path), tmp_path / "mine.toml", [], Console(quiet=True))
+    assert (tmp_path / "mine.toml").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("log.csv", "", "the file has no bytes"),
+        ("log.csv", "user,item,what\n1,2,view\n3,4,buy\n", "no column of log.csv reads as a time; its columns are user"),
+        ("notes.md", "hello", "no log to look at"),
+    ],
+)
+def test_what_is_no_log_is_said(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        drafted(tmp_path / "in", tmp_path)
+
+
+def test_nested_json_with_ratings_is_an_exposure_log(tmp_path: Path) -> None:
+    draws = random.Random(1)
+    start = datetime(2025, 3, 3, tzinfo=UTC)
+    lines = [
+        {
+            "viewer": {"id": f"v{draws.randrange(30)}"}, "movie": f"m{draws.randrange(50)}", "stars": draws.randint(1, 5),
+            "at": (start + timedelta(minutes=n)).isoformat(),
+        }
+        for n in range(3000)
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found, _ = drafted(tmp_path / "log.jsonl", tmp_path)
+    assert (found.columns.user, found.columns.item, found.columns.text) == ("/viewer/id", "movie", ("user", "item"))
+    assert {n: t.label for n, t in found.tasks.items()} == {"stars": "stars >= 4"}
+
+
+@pytest.mark.parametrize("mark", [",", "\t", ";", "|"])
+def test_separators_and_headers_are_seen(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "log.csv"
+    rows = [["a", "b c", "9"], ["b", "d, e", "10"], ["c", 'f"g', "11"]]
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=mark).writerows([["x", "y", "z"], *rows])
+    assert (profile.sniff(path).delimiter, profile.sniff(path).header) == (mark, True)
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=mark).writerows(rows)
+    assert (profile.sniff(path).delimiter, profile.sniff(path).header) == (mark, False)
+
+
+# check
+
+
+def test_a_check_counts_what_is_valid_and_what_is_not(tmp_path: Path) -> None:
+    source = shop(tmp_path / "log.csv", days=4)
+    contract, _ = drafted(source, tmp_path)
+    with source.open("a") as file:
+        file.write("1,2,3,view,never\n1,2,3,lick,1741000000\n")
+    contract = contract.model_copy(update={"training": contract.training.model_copy(update={"candidates": ("mmoe",)})})
+    found = trial.attempt(contract, str(source), NOW)
+    assert (found.rows_in, found.valid, found.share) == (1602, 1600, 1.0)
+    assert {rule: (b.rows, b.line, b.raw) for rule, b in found.rules.items()} == {
+        "unknown_behaviour": (1, 1603, "1,2,3,lick,1741000000"),
+        "unreadable_time": (1, 1602, "1,2,3,view,never"),
+    }
+    assert found.days == dict.fromkeys(["2025-03-03", "2025-03-04", "2025-03-05", "2025-03-06"], 400)
+    assert set(found.speed) == {"mmoe"}
+    assert found.samples > 3 * 300
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_check_reads_the_first_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "ROWS", 500)
+    source = shop(tmp_path / "log.csv", days=4)
+    contract, _ = drafted(source, tmp_path)
+    found = trial.attempt(contract, str(source), NOW)
+    assert found.rows_in == 499, "the header is one of the lines"
+    assert found.share == pytest.approx(500 / 1601, rel=0.05)
+
+
+def test_a_log_of_one_user_says_what_cannot_be_learned(tmp_path: Path) -> None:
+    source = shop(tmp_path / "log.csv", users=1, rows=60)
+    contract, _ = drafted(source, tmp_path)
+    told = Console(record=True, width=200)
+    assert newcomer.tell_trial(contract, "mine.toml", str(source), told) in (True, False)
+    assert "samples" in told.export_text()
+
+
+def test_draft_is_a_contract_for_hours_and_zone(tmp_path: Path) -> None:
+    seen = profile.profile([shop(tmp_path / "log.csv")])
+    [moment] = roles.moments(seen.columns["ts"], seen.rows["ts"])
+    counts = draft.hours(seen, moment, None)
+    with (tmp_path / "log.csv").open() as file:
+        expected = {int(row["ts"]) // 3600 for row in csv.DictReader(file)}
+    assert set(counts.index) == expected
+    assert int(counts.sum()) == 2400
