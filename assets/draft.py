@@ -65,7 +65,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Days:
-    """The days that a log is of, local to `zone`; rows `earlier` and `later` than these; `volume`: least and most rows a day."""
+    """The days that a log is of, local to `zone`; rows `earlier` and `later` than these; least and most rows a day."""
 
     zone: str
     why: str

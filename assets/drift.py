@@ -10,8 +10,8 @@ mass, so it has a rule of its own: no served history of it at all, where chance 
 
 Inputs are compared with all days of the window. History lengths: with those of its days before which the log is at least
 `histories.days` old, since the start of a log cuts histories short; the last day at least. What the model makes of its inputs
-(its probabilities, and which ids it does not know): with the last day, which it was not fitted on; on the others it knows
-every id.
+(its probabilities, and which ids it does not know): with the day held out for early stopping, which it was not fitted on; of the
+others it knows every id.
 """
 
 import json
@@ -140,7 +140,9 @@ def reference(home: Home, ranker: "NeuralRanker", days: Sequence[str]) -> dict[s
     contract = ranker.contract
     old = str(contract.calendar.first_day + timedelta(days=contract.histories.days))
     uncut = [d for d in days if d >= old] or days[-1:]
-    window, aged, last = (thinned(read_requests(home, contract, part)) for part in (days, uncut, days[-1:]))
+    window, aged, last = (
+        thinned(read_requests(home, contract, part)) for part in (days, uncut, [samples.held_out(home, days)])
+    )
     inputs, lengths, held_out = (_frame(ranker, part) for part in (window, aged, last))
     held_out[[f"p_{t}" for t in contract.task_names]] = ranker.score(last)
     return {

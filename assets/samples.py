@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import reduce
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import dagster as dg
@@ -85,6 +86,16 @@ def mature_days(home: Home, contract: Contract, days: Sequence[str]) -> list[str
     """Those of `days` whose samples are there, readable and final."""
     manifests = {day: lake.read(home, "samples", day) for day in days}
     return [day for day, m in manifests.items() if m and not m.blocked and m.detail["mature"]]
+
+
+def held_out(home: Home, days: Sequence[str]) -> str:
+    """The day of a training window to stop early on: the last that is no outage, which would stop on noise.
+
+    An outage has less than a tenth of the median day's samples. Days behind it are trained on. Raises lake.Missing.
+    """
+    counts = {day: lake.require(home, "samples", day).counts["samples"] for day in days}
+    usual = median(counts.values())
+    return max((day for day, count in counts.items() if count and count >= usual / 10), default=days[-1])
 
 
 def window_inputs(home: Home, contract: Contract, days: Sequence[str]) -> dict[str, str]:

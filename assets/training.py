@@ -52,7 +52,9 @@ def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progr
     terms = contract.digest(*SECTIONS)
 
     def make(path: Path) -> dict[str, Any]:
-        fit, stop = window.read_requests(home, contract, days[:-1]), window.read_requests(home, contract, days[-1:])
+        held_out = samples.held_out(home, days)
+        fit = window.read_requests(home, contract, [day for day in days if day != held_out])
+        stop = window.read_requests(home, contract, [held_out])
         if neural:
             # A checkpoint is only good for the very inputs that it was made from, so their hash is its name.
             origin = hashlib.sha256(json.dumps([inputs, code, terms]).encode()).hexdigest()[:16]
@@ -64,7 +66,7 @@ def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progr
                 baselines.Popularity.fit(contract, fit) if name == "popularity" else baselines.LightGBM.fit(contract, fit, stop)
             )
             model.save(path)
-        return {"counts": {"training": len(fit), "validation": len(stop)}, "detail": {"days": days}}
+        return {"counts": {"training": len(fit), "validation": len(stop)}, "detail": {"days": days, "held_out": held_out}}
 
     built = lake.build(home, name, judged_day, home.model(name, judged_day), make, inputs=inputs, code=code, contract=terms)
     shutil.rmtree(home.checkpoint(name, judged_day), ignore_errors=True)

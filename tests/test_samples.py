@@ -252,3 +252,22 @@ def test_a_conditional_label_follows_the_whole_chain_of_conditions() -> None:
     columns |= {f"label_{t}": np.array(v) for t, v in {"a": [0, 1, 1, 0], "b": [1, 0, 1, 1], "c": [1, 1, 1, 0]}.items()}
     out = samples._finished(terms, columns)
     assert [out[f"label_{t}"].tolist() for t in "abc"] == [[0, 1, 1, 0], [-1, 0, 1, -1], [-1, -1, 1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [([10, 9, 11], 2), ([10, 9, 0], 1), ([40, 40, 1], 1), ([40, 40, 20], 2), ([0, 0, 0], 2)],
+)
+def test_the_day_held_out_is_the_last_that_is_no_outage(tmp_path: Path, rows: list[int], expected: int) -> None:
+    terms, home = logs.contract(logs.EXPOSURES), Home(tmp_path, "shown")
+    days = terms.days()[: len(rows)]
+    for day in terms.days():
+        count = rows[days.index(day)] if day in days else 0
+        told = [
+            {"user": n, "item": 1, "time": terms.day_start(day) + n, "category": 1, "position": 0, "clicked": 0.0, "stars": 1.0}
+            for n in range(count)
+        ]
+        logs.write_events(home, terms, day, told)
+    for day in days:
+        samples.build(home, terms, day)
+    assert samples.held_out(home, days) == days[expected]
