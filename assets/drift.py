@@ -10,8 +10,8 @@ mass, so it has a rule of its own: no served history of it at all, where chance 
 
 Inputs are compared with all days of the window. History lengths: with those of its days before which the log is at least
 `histories.days` old, since the start of a log cuts histories short; the last day at least. What the model makes of its inputs
-(its probabilities, and which ids it does not know): with the day held out for early stopping, which it was not fitted on; of the
-others it knows every id.
+(its probabilities, and which ids it does not know): with the day held out for early stopping, which it was not fitted on; of
+the others it knows every id.
 """
 
 import json
