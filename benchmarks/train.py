@@ -24,7 +24,8 @@ import typer
 
 from models.batches import Loader
 from models.config import RECIPES
-from models.network import Network, Shape
+from models.embeddings import Shape
+from models.network import Network
 from models.requests import Requests, Sequences
 from models.training import optimiser_of, predict
 

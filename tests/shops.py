@@ -10,7 +10,8 @@ import torch
 
 from models.config import Recipe
 from models.contract import Contract
-from models.network import Network, Shape
+from models.embeddings import Shape
+from models.network import Network
 from models.requests import Requests, Sequences
 from tests import logs
 
