@@ -15,7 +15,10 @@ from models.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes that come from the data: embedding rows per field ('unknown' included), tasks, actions, longest history."""
+    """What comes from the data: embedding rows per field ('unknown' included), tasks, actions, longest history.
+
+    `given`: for each task the place of the task that it is conditional on, or -1; empty where none is.
+    """
 
     user: tuple[int, ...]
     item: tuple[int, ...]
@@ -23,6 +26,7 @@ class Shape:
     tasks: int
     actions: int
     length: int
+    given: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, contract: Contract, vocabulary: Vocabulary) -> Shape:
@@ -30,7 +34,9 @@ class Shape:
         user, item, context = (
             tuple(vocabulary.sizes(fields)) for fields in (contract.user_fields, contract.item_fields, contract.context_fields)
         )
-        return cls(user, item, context, len(contract.tasks), len(contract.actions), max(contract.lengths))
+        places = {None: -1} | {name: place for place, name in enumerate(contract.tasks)}
+        given = tuple(places[task.given] for task in contract.tasks.values())
+        return cls(user, item, context, len(contract.tasks), len(contract.actions), max(contract.lengths), given)
 
     @property
     def fields(self) -> int:

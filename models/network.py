@@ -22,7 +22,7 @@ class Network(nn.Module):
         self.tasks = shape.tasks
         bottom, head = bottoms.named(recipe.bottom), heads.named(recipe.head)
         if head.separate:
-            one = replace(shape, tasks=1)
+            one = replace(shape, tasks=1, given=())
             self.bottom: nn.Module = Separate([bottom(recipe, one) for _ in range(shape.tasks)])
         else:
             self.bottom = bottom(recipe, replace(shape, tasks=shape.tasks + head.extra))

@@ -58,11 +58,7 @@ def shared_bottom(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) ->
 
 def single_task(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tensor]:
     """A network of two layers and a tower of its own for every task."""
-    logits = []
-    for task in range(tasks):
-        first = torch.relu(group(p, "head.first", task, x[task]))
-        logits.append(tower(p, task, torch.relu(group(p, "head.second", task, first))))
-    return logits
+    return [tower(p, task, hidden) for task, hidden in enumerate(network_per_task(p, x, tasks))]
 
 
 def ple(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tensor]:
@@ -85,7 +81,32 @@ def ple(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tens
     return [tower(p, task, x[task]) for task in range(tasks)]
 
 
+def network_per_task(p: Parameters, x: list[Tensor], tasks: int) -> list[Tensor]:
+    """What two layers of its own make of every task's stream."""
+    first = [torch.relu(group(p, "head.first", task, x[task])) for task in range(tasks)]
+    return [torch.relu(group(p, "head.second", task, first[task])) for task in range(tasks)]
+
+
+def esmm(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tensor]:
+    """A network and a tower per task; the space that is trained on is the loss's affair."""
+    return [tower(p, task, hidden) for task, hidden in enumerate(network_per_task(p, x, tasks))]
+
+
+def aitm(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tensor]:
+    """Every task after the first attends over what the one before hands on and what it found itself."""
+    own = network_per_task(p, x, tasks)
+    z = [own[0]]
+    for task in range(1, tasks):
+        at = f"head.transfers.{task - 1}"
+        handed = torch.relu(affine(p, f"{at}.give", z[-1]))
+        scores = [affine(p, f"{at}.left", u) @ affine(p, f"{at}.right", u) / len(u) ** 0.5 for u in (handed, own[task])]
+        z.append(mixed(torch.stack(scores), [affine(p, f"{at}.value", u) for u in (handed, own[task])]))
+    return [tower(p, task, z[task]) for task in range(tasks)]
+
+
 HEADS: dict[str, Callable[[Parameters, list[Tensor], Recipe, int], list[Tensor]]] = {
+    "aitm": aitm,
+    "esmm": esmm,
     "mmoe": mmoe,
     "ple": ple,
     "shared-bottom": shared_bottom,

@@ -116,6 +116,51 @@ def test_every_head_starts_at_the_base_rates() -> None:
             torch.testing.assert_close(torch.sigmoid(network(whole(encoded(sizes, 6))))[0], rates)
 
 
+@pytest.mark.parametrize("given", [(-1, 0, 1), (-1, -1, 0), (2, 0, -1), ()])
+def test_esmm_fits_conditional_tasks_to_all_samples(given: tuple[int, ...]) -> None:
+    """Against the probabilities of the paper: of a chain, the product; known not to have happened once one of it is."""
+    shape = replace(Sizes().shape, given=given)
+    head = Network(replace(SMALL, bottom="pooled", head="esmm"), shape).head
+    torch.manual_seed(7)
+    logits = torch.randn(200, 3, requires_grad=True)
+    label = torch.randint(0, 2, (200, 3)).float()
+    known = torch.rand(200, 3) < 0.8
+    per_task = head.loss(logits, label, known)
+    expected = []
+    for task in range(3):
+        chain = [task]
+        while given and given[chain[-1]] >= 0:
+            chain.append(given[chain[-1]])
+        total, count = torch.zeros(()), 0
+        for row in range(200):
+            p, happened = torch.ones(()), True
+            for step in reversed(chain):
+                p = p * torch.sigmoid(logits[row, step])
+            for step in reversed(chain):
+                if happened is True:
+                    happened = bool(label[row, step]) if known[row, step] else None
+            if happened is not None:
+                total, count = total - torch.log(p if happened else 1 - p), count + 1
+        expected.append(total / count)
+    torch.testing.assert_close(per_task, torch.stack(expected))
+    mine, theirs = (torch.autograd.grad(each.sum(), logits)[0] for each in (per_task, torch.stack(expected)))
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+    huge = head.loss(torch.full((2, 3), 1e4), torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool))
+    assert huge.isfinite().all()
+    assert (huge > 100).all()
+    assert (head.loss(logits, label, torch.zeros(200, 3, dtype=torch.bool)) == 0).all()
+
+
+def test_aitm_hands_on_and_never_back() -> None:
+    """A later task's loss reaches the earlier ones' networks, an earlier one's no later network."""
+    sizes = Sizes()
+    network = lively(replace(SMALL, bottom="pooled", head="aitm"), sizes.shape, 8)
+    logits = network(whole(encoded(sizes, 8)))
+    for task in range(3):
+        gradient = torch.autograd.grad(logits[:, task].sum(), network.head.first.weight, retain_graph=True)[0]
+        assert [bool(part.any()) for part in gradient] == [other <= task for other in range(3)]
+
+
 # torch-rechub puts Linear, BatchNorm, activation where ours have Linear, activation. In eval mode, mean 0, variance 1 and
 # no ε, its BatchNorm is γx + β, and γ = 1, β = 0 leave what both papers have. Its gates have a bias, set to 0: ours have
 # none. Compared are the heads; its embedding layer, which turns all into float32, is left out.

@@ -181,7 +181,7 @@ def test_a_heavier_task_is_fitted_better(tmp_path: Path) -> None:
 def test_the_unknown_row_of_every_field_is_trained(tmp_path: Path) -> None:
     network = fit(tmp_path, terms(epochs=1)).network
     torch.manual_seed(terms().training.seed)
-    start = dict(training.Network(RECIPE, training.Shape((31,), (27, 5), (6, 6), 2, 2, 4)).named_parameters())
+    start = dict(training.Network(RECIPE, training.Shape((31,), (27, 5), (6, 6), 2, 2, 4, (-1, 0))).named_parameters())
     tables = [name for name in start if ".fields." in name]
     assert len(tables) == 5
     for name in tables:
