@@ -123,9 +123,9 @@ def measure(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bo
 def kinds(contract: Contract) -> dict[str, str]:
     """Column → what it is: context, item, user, unknown, history or prediction."""
     return (
-        dict.fromkeys(contract.context_fields, "context")
-        | dict.fromkeys(contract.item_features, "item")
-        | dict.fromkeys(contract.user_features, "user")
+        dict.fromkeys(contract.context_columns, "context")
+        | dict.fromkeys(contract.item_columns[1:], "item")
+        | dict.fromkeys(contract.user_columns[1:], "user")
         | {f"history_length_{a}": "history" for a in contract.actions}
         | {"unknown_item": "unknown", "unknown_user": "unknown"}
         | {f"p_{t}": "prediction" for t in contract.task_names}
@@ -181,9 +181,9 @@ def _spread(sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def _frame(ranker: "NeuralRanker", requests: Requests) -> pd.DataFrame:
     contract, request = ranker.contract, requests.request
-    columns: dict[str, Any] = {n: requests.context[:, i] for i, n in enumerate(contract.context_fields)}
-    columns |= {n: requests.item[:, i] for i, n in enumerate(contract.item_features, 1)}
-    columns |= {n: requests.user[request, i] for i, n in enumerate(contract.user_features, 1)}
+    columns: dict[str, Any] = {n: requests.context[:, i] for i, n in enumerate(contract.context_columns)}
+    columns |= {n: requests.item[:, i] for i, n in enumerate(contract.item_columns[1:], 1)}
+    columns |= {n: requests.user[request, i] for i, n in enumerate(contract.user_columns[1:], 1)}
     lengths = (requests.end - requests.start)[request]
     columns |= {f"history_length_{a}": lengths[:, i] for i, a in enumerate(contract.actions)}
     columns["unknown_item"] = (ranker.vocabulary.rows("item", requests.item[:, 0]) == 0).astype(int)

@@ -174,6 +174,8 @@ def _incomparable(contract: Contract, theirs: Contract) -> str:
         was, now = getattr(theirs, what), getattr(contract, what)
         if was != now:
             return f"it reads the {what.replace('_', ' ')} {list(was)}, and the contract now has {list(now)}"
+    if other := [f for f in ("user", "item", *contract.features) if contract.kind(f) != theirs.kind(f)]:
+        return f"it reads {', '.join(other)} as another kind of value than the contract now says"
     return ""
 
 

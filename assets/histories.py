@@ -11,17 +11,20 @@ from typing import Any
 
 import dagster as dg
 import ibis
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets import lake
 from assets.project import Project, explained
-from models.contract import Contract, parse_condition
+from models.contract import Contract
 from models.home import EARLIER_DAY, Home
+from models.keys import number_keys
 from models.requests import NULL_KEY
+from models.sections import parse_condition
 
 CODE = ("assets/histories.py",)
-SECTIONS = ("shape", "time", "calendar", "item_features", "behaviours")
+SECTIONS = ("shape", "time", "calendar", "columns", "item_features", "behaviours")
 
 
 def build(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool]:
@@ -40,8 +43,8 @@ def build(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool
             actions = actions.filter(actions.time >= contract.day_start(day), actions.time < contract.day_end(day))
         else:
             actions = actions.filter(actions.time < contract.day_start(contract.calendar.first_day))
-        table = actions.order_by(["action", "user", "time", *contract.item_fields]).to_pyarrow()
-        write(table, path)
+        table = actions.order_by(["action", "user", "time", *contract.item_columns]).to_pyarrow()
+        write(keyed(contract, table), path)
         counts = table.column("action").value_counts().to_pylist()
         return {"counts": dict.fromkeys(contract.actions, 0) | {contract.actions[c["values"]]: c["counts"] for c in counts}}
 
@@ -55,6 +58,21 @@ def write(table: pa.Table, path: Path) -> None:
     """Parquet whose bytes depend on the rows alone: no metadata, and no column 'required' because a plan happened to know."""
     schema = pa.schema([pa.field(f.name, f.type) for f in table.schema])
     pq.write_table(table.cast(schema), path, compression="zstd", row_group_size=1 << 20)
+
+
+def filled(column: Any) -> Any:
+    """A feature column of `events` with no nulls, in an order in which they come first, as NULL_KEY does."""
+    return column.fill_null(float("-inf") if column.type().is_floating() else NULL_KEY)
+
+
+def keyed(contract: Contract, table: pa.Table) -> pa.Table:
+    """The same with keys for the measures of `filled` features."""
+    for place, name in enumerate(table.column_names):
+        if name in contract.features and contract.kind(name) == "number":
+            values = table.column(name).to_numpy()
+            keys = number_keys(np.where(np.isneginf(values), np.nan, values))
+            table = table.set_column(place, name, pa.array(keys))
+    return table
 
 
 def _source_days(home: Home, contract: Contract, day: str) -> list[str]:
@@ -71,7 +89,7 @@ def _source_days(home: Home, contract: Contract, day: str) -> list[str]:
 
 def _actions(contract: Contract, events: Any) -> Any:
     """One row an action: action index, user, time at which it is known, item and item features (NULL_KEY for null)."""
-    kept = {n: events[n].fill_null(NULL_KEY) for n in contract.item_features}
+    kept = {n: filled(events[n]) for n in contract.item_columns[1:]}
     parts = []
     for index, (name, behaviour) in enumerate(contract.behaviours.items()):
         happened = events.behaviour == name if behaviour.when is None else holds(events, behaviour.when)

@@ -6,7 +6,7 @@ harmless and a late file merges into its old day. Too many bad rows block the da
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import dagster as dg
 import ibis
 import pyarrow as pa
 
-from assets import lake, ledger, limits, parquet, parsing, reading, splitting, validation
+from assets import lake, ledger, limits, parquet, parsing, reading, sides, splitting, validation
 from assets.lake import Manifest
 from assets.project import Project, explained
 from assets.splitting import Split
+from assets.validation import Layout
 from models.contract import Contract
 from models.home import EARLIER_DAY, UNKNOWN_DAY, Home
 
@@ -63,9 +64,10 @@ def accept(home: Home, contract: Contract, source: str, seen: datetime) -> list[
             entry = ledger.accept(home, file, str(path), seen)
             split, fresh = splitting.split(home, contract, path, file, entry.first_seen)
             found[file] = Accepted(file, entry.name, split, fresh)
+    renewed = sides.build(home, contract, source)
     _withdraw_replaced(home, contract, {str(p) for p in paths}, set(found), seen)
     after = {entry.file for entry in ledger.active(home)}
-    if before != after or any(a.fresh for a in found.values()) or not home.quarantine(UNKNOWN_DAY).is_file():
+    if before != after or renewed or any(a.fresh for a in found.values()) or not home.quarantine(UNKNOWN_DAY).is_file():
         _write_quarantine(home, contract, UNKNOWN_DAY)
     return list(found.values())
 
@@ -131,7 +133,7 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
         )
         if lake.read(home, "events", day) is None:
             raise lake.Missing(waits)
-    inputs = _inputs(files, day)
+    inputs = _inputs(home, contract, files, day)
 
     def make(target: Path) -> dict[str, Any]:
         bad = _write_quarantine(home, contract, day)
@@ -147,47 +149,58 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
             "blocked": limits.blocked(files, day, contract) or waits,
         }
 
-    code = lake.code_hash("assets/ingest.py", "assets/limits.py", "assets/lake.py") + splitting.code()
-    terms = splitting.terms(contract) + contract.digest("validation")
+    code = lake.code_hash("assets/ingest.py", "assets/limits.py", "assets/lake.py", "assets/sides.py") + splitting.code()
+    terms = splitting.terms(contract) + contract.digest("validation", "item_table", "user_table")
     manifest, worked = lake.build(home, "events", day, home.events(day), make, inputs=inputs, code=code, contract=terms)
     if not home.quarantine(day).is_file():
         _write_quarantine(home, contract, day)
     return manifest, worked
 
 
-def _inputs(files: list[tuple[ledger.Entry, Split]], day: str) -> dict[str, str]:
-    return {e.file: f"{s.pieces.get(day, 'no rows')} {s.bad_rows(day)} {s.bad_rows(UNKNOWN_DAY)}/{s.rows_in}" for e, s in files}
+def _inputs(home: Home, contract: Contract, files: list[tuple[ledger.Entry, Split]], day: str) -> dict[str, str]:
+    return sides.contents(home, contract) | {
+        e.file: f"{s.pieces.get(day, 'no rows')} {s.bad_rows(day)} {s.bad_rows(UNKNOWN_DAY)}/{s.rows_in}" for e, s in files
+    }
 
 
 def to_renew(home: Home, contract: Contract) -> list[str]:
-    """Days that are there and that the accepted files tell otherwise by now: a late file, or one that was withdrawn."""
+    """Days that are there and that the accepted files tell otherwise by now: a late file, one withdrawn, another side table."""
     splits = _splits(home, contract)
     there = ((day, lake.read(home, "events", day)) for day in lake.partitions(home, "events"))
-    return [day for day, m in there if m and m.inputs != _inputs([f for f in splits if limits.concerns(f[1], day)], day)]
+    return [
+        day
+        for day, m in there
+        if m and m.inputs != _inputs(home, contract, [f for f in splits if limits.concerns(f[1], day)], day)
+    ]
 
 
 def _merge(home: Home, contract: Contract, day: str, files: list[str], target: Path) -> int:
     """Write the day's events, sorted by all their columns; the number of rows."""
-    kept = list(validation.kept(contract))
+    own, kept = list(Layout.of_log(contract).kept()), validation.kept(contract)
     with splitting.spilling(home) as (con, _):
         rows = None
         if files:
             told = con.read_parquet([home.split(file) / f"day={day}.parquet" for file in files], filename=True)
-            by_file = told.group_by([*kept, "filename"]).agg(times=told.count())
-            most = by_file.group_by(kept).agg(times=by_file.times.max())
-            rows = most.mutate(copy=ibis.range(0, most.times).unnest()).order_by(kept)
-        return parquet.write(con, rows, validation.arrow_schema(contract), target)
+            by_file = told.group_by([*own, "filename"]).agg(times=told.count())
+            most = by_file.group_by(own).agg(times=by_file.times.max())
+            rows = most.mutate(copy=ibis.range(0, most.times).unnest())
+            for entity, table in sides.tables(home, contract).items():
+                rows = rows.left_join(con.read_parquet(table), entity, rname="told_{name}")
+            rows = rows.select(*kept).order_by(list(kept))
+        return parquet.write(con, rows, validation.arrow_schema(kept), target)
 
 
 def _write_quarantine(home: Home, contract: Contract, day: str) -> int:
     """Write a day's bad rows of all files that count, ordered by file and place in it; the number of rows."""
-    place, other = ("line", "row") if contract.source.format == "csv" else ("row", "line")
+    place, other = ("row", "line") if contract.source.format == "parquet" else ("line", "row")
     splits = [(entry, splitting.read(home, entry.file)) for entry in ledger.active(home)]
-    files = {str(home.split(e.file) / "bad.parquet"): e for e, split in splits if split and split.bad_rows(day)}
+    files = {str(home.split(e.file) / "bad.parquet"): (e.name, e.file) for e, split in splits if split and split.bad_rows(day)}
+    if day == UNKNOWN_DAY:
+        files |= sides.bad(home, contract)
     with lake.replacing(home.quarantine(day)) as target, splitting.spilling(home) as (con, _):
         rows = None
         if files:
-            told = [{"filename": path, "file": entry.name, "file_hash": entry.file} for path, entry in files.items()]
+            told = [{"filename": path, "file": name, "file_hash": file} for path, (name, file) in files.items()]
             con.con.register("names", pa.Table.from_pylist(told))
             names, bad = con.table("names"), con.read_parquet(list(files), filename=True)
             bad = bad.filter(bad.day.isnull() if day == UNKNOWN_DAY else bad.day == day).join(names, "filename")
@@ -200,6 +213,7 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
     with explained():
         accepted = accept(project.home, project.terms, project.source, datetime.now(UTC))
         _, aside = parsing.named(project.source, project.terms)
+        tables = {entity: sides.read(project.home, entity) for entity in sides.of(project.terms)}
     by_rule = Counter[str]()
     for one in accepted:
         for rules in one.split.bad.values():
@@ -212,6 +226,7 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
         "files": [a.name for a in accepted],
         "left_aside": [str(p) for p in aside],
         "by_rule": dict(by_rule),
+        **{f"{entity}_table": asdict(table) for entity, table in tables.items() if table},
     }
     blank = sum(a.split.blank for a in accepted)
     return dg.MaterializeResult(metadata={**told, **counts, "blank_lines": blank, "recomputed": sum(a.fresh for a in accepted)})

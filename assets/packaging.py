@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assets import evaluation, lake, registry, samples, served
+from assets.asking import Asking
 from assets.project import Project, explained
 from models.contract import Contract
 from models.home import Home
-from models.requests import NULL_KEY, Ints, Requests
+from models.requests import Requests
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGED = ("bentos/*.py", "bentos/requirements.txt", "models/**/*.py")
@@ -193,7 +194,8 @@ def compare(home: Home, contract: Contract, judged_day: str, say: served.Say = p
         chosen = spread(read_requests(home, ranker.contract, [judged_day]), MOST_REQUESTS)
         # Not logged: these rankings were shown to nobody, and drift would count them.
         with served.start(home, bento["tag"], replay=True, until=judged_day, logged=False, say=say) as service:
-            online = rescore(service, ranker.contract, chosen)
+            asking = Asking.of_days(home, ranker.contract, ranker.contract.history_days(judged_day, judged_day))
+            online = rescore(service, asking, chosen)
         found = agreement(ranker.contract, chosen, ranker.score(chosen), online)
         lake.write_json(path, {"bento": bento["tag"], **found})
         return {"detail": found}
@@ -201,7 +203,8 @@ def compare(home: Home, contract: Contract, judged_day: str, say: served.Say = p
     inputs = samples.window_inputs(home, contract, [judged_day]) | {"bento": built.content}
     return lake.build(
         home, "parity", judged_day, home.promotion("parity", judged_day), make, inputs=inputs,
-        code=lake.code_hash("assets/packaging.py", "assets/served.py"), contract=contract.digest("histories", "behaviours"),
+        code=lake.code_hash("assets/packaging.py", "assets/served.py", "assets/asking.py"),
+        contract=contract.digest("histories", "behaviours"),
     )  # fmt: skip
 
 
@@ -211,35 +214,19 @@ def spread(requests: Requests, most: int) -> Requests:
     return requests.take(order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).astype(np.int64))])
 
 
-def rescore(service: served.Served, contract: Contract, requests: Requests) -> NDArray[np.float64]:
+def rescore(service: served.Served, asking: Asking, requests: Requests) -> NDArray[np.float64]:
     """(B, T): the served probabilities of every sample, all that a sample knows given, its history left to the service."""
-    out = np.empty((len(requests), len(contract.task_names)))
+    tasks = asking.contract.task_names
+    out = np.empty((len(requests), len(tasks)))
     for place, time in enumerate(requests.time.tolist()):
         first, last = requests.offsets[place : place + 2].tolist()
         for begin in range(first, last, MOST_ITEMS):
             rows = slice(begin, min(last, begin + MOST_ITEMS))
-            answer = service.rank(message(contract, requests.user[place], time, requests.item[rows], requests.context[rows]))
+            answer = service.rank(asking.rank(requests.user[place], time, requests.item[rows], requests.context[rows]))
             back = np.array(answer["index"]) + begin
-            for task, name in enumerate(contract.task_names):
+            for task, name in enumerate(tasks):
                 out[back, task] = answer["probabilities"][name]
     return out
-
-
-def message(contract: Contract, user: Ints, time: int, item: Ints, context: Ints) -> Record:
-    """The POST /rank of one request as it stands in the samples: user (Fu,), time epoch ms, item (B, Fi), context (B, Fc)."""
-    columns = {name: _column(context[:, contract.context_fields.index(name)]) for name in contract.context.columns}
-    return {
-        "user_id": int(user[0]),
-        "item_ids": item[:, 0].tolist(),
-        "item_features": {name: _column(item[:, 1 + place]) for place, name in enumerate(contract.item_features)},
-        "user_features": dict(zip(contract.user_features, _column(user[1:]), strict=True)),
-        "context": columns,
-        "time": time,
-    }
-
-
-def _column(keys: Ints) -> list[int | None]:
-    return [None if key == NULL_KEY else key for key in keys.tolist()]
 
 
 def agreement(contract: Contract, requests: Requests, offline: NDArray[np.float64], online: NDArray[np.float64]) -> Record:

@@ -1,8 +1,8 @@
 """A source file as numbered rows, block by block: bytes in, Arrow tables out, no opinion yet on what a row is worth.
 
-A CSV is cut at its physical line ends here and into fields in the engine (`assets.validation`). The one odd choice is
-that no CSV reader is used: each of them loses the line number, or the raw text, of just those rows that are broken. A
-block is about 16 MB whatever the file's size, and nothing loops over rows unless a block holds a bad byte.
+Text (CSV, JSON lines) is cut at its physical line ends here and into fields in the engine (`assets.validation`). The one odd
+choice is that no CSV reader is used: each of them loses the line number, or the raw text, of just those rows that are broken.
+A block is about 16 MB whatever the file's size, and nothing loops over rows unless a block holds a bad byte.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import json
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +26,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.contract import Contract
+from models.sections import Side, Source
 
 BLOCK_BYTES = 16 << 20
 BLOCK_ROWS = 1 << 18
 LONGEST_LINE = 64 << 20
-CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".log")
-PARQUET_SUFFIXES = (".parquet", ".pq")
+SUFFIXES = {
+    "csv": (".csv", ".tsv", ".txt", ".log", ".dat"),
+    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "parquet": (".parquet", ".pq"),
+}
+PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of the compressions that are undone."""
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Refused(Exception):
@@ -47,9 +55,9 @@ class Rows:
     """An open source file.
 
     columns: the names of its columns, in order · blocks: its rows, once.
-    A CSV block has `number` (1-based physical line), `text` (the line), `damaged` (it had bytes that are not UTF-8, shown
+    A text block has `number` (1-based physical line), `text` (the line), `damaged` (it had bytes that are not UTF-8, shown
     escaped in `text`) and `open` (the file ends within it, no newline). A Parquet block has `number` (0-based row) and the
-    columns that the contract reads. blank: empty lines passed over so far; they hold no row.
+    columns that are wanted. blank: empty lines passed over so far; they hold no row.
     """
 
     columns: tuple[str, ...] = ()
@@ -60,18 +68,19 @@ class Rows:
 def named(source: str, contract: Contract) -> tuple[list[Path], list[Path]]:
     """The files that `source` names (a file, a folder with all below it, or a glob), and those of a folder left aside.
 
-    A folder yields the files with a suffix of the contract's format, plain or `.gz`; a glob or a path what it names.
-    Raises ValueError when there is none, saying what was looked for.
+    A folder yields the files with a suffix of the contract's format, plain or compressed, but for those of its side tables; a
+    glob or a path what it names. Raises ValueError when there is none, saying what was looked for.
     """
-    suffixes = CSV_SUFFIXES if contract.source.format == "csv" else PARQUET_SUFFIXES
+    suffixes = SUFFIXES[contract.source.format]
     path = Path(source).expanduser()
     if path.is_file():
         return [path.absolute()], []
     if source and path.is_dir():
         found = sorted(p.absolute() for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
-        files = [p for p in found if p.name.lower().removesuffix(".gz").endswith(suffixes)]
-        looked = f"a folder without any file that ends in {', '.join(suffixes)} (or the same with .gz)"
-        aside = [p for p in found if p not in set(files)]
+        elsewhere = {p for side in (contract.item_table, contract.user_table) if side for p in path.absolute().glob(side.file)}
+        files = [p for p in found if _unpacked_name(p).endswith(suffixes) and p not in elsewhere]
+        looked = f"a folder without any file that ends in {', '.join(suffixes)} (or the same with .gz or .zst)"
+        aside = [p for p in found if p not in {*files, *elsewhere}]
     else:
         files = sorted(Path(p).absolute() for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207 Path.glob takes no absolute pattern
         looked, aside = "no such file, and no file that it matches as a glob", []
@@ -83,12 +92,29 @@ def named(source: str, contract: Contract) -> tuple[list[Path], list[Path]]:
     return files, aside
 
 
+def beside(source: str, part: str, side: Side, contract: Contract) -> list[Path]:
+    """The files of a side table, looked for in the log's folder, by name. Raises ValueError when there is none."""
+    path = Path(source).expanduser()
+    folder = path if path.is_dir() else named(source, contract)[0][0].parent
+    files = sorted(p.absolute() for p in folder.glob(side.file) if p.is_file())
+    if not files:
+        raise ValueError(
+            f"{part}.file: no file '{side.file}' in {folder.absolute()}, where the log is. Put it there, or take [{part}] and "
+            f"its features {list(side.features)} out of the contract"
+        )
+    return files
+
+
+def _unpacked_name(path: Path) -> str:
+    return path.name.lower().removesuffix(".gz").removesuffix(".zst")
+
+
 def _hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
 
 
-def rows(path: Path, contract: Contract, scratch: Path) -> Rows:
-    """Open a file; `scratch` is a folder for the unpacked copy of a gzipped Parquet.
+def rows(path: Path, source: Source, wanted: Sequence[str], scratch: Path) -> Rows:
+    """Open a file for its columns `wanted`; `scratch` is a folder for the unpacked copy of a compressed Parquet.
 
     Raises Refused, here or while the blocks are read: empty_file, unreadable_file, missing_columns.
     """
@@ -96,26 +122,37 @@ def rows(path: Path, contract: Contract, scratch: Path) -> Rows:
         magic = file.read(4)
     if not magic:
         raise Refused("empty_file", "the file has no bytes")
-    packed = magic[:2] == b"\x1f\x8b"
-    if contract.source.format == "parquet":
-        return _parquet_rows(_unpacked(path, scratch) if packed else path, contract)
+    packed = next((name for start, name in PACKED.items() if magic.startswith(start)), None)
+    if source.format == "parquet":
+        return _parquet_rows(_unpacked(path, packed, scratch) if packed else path, wanted)
     if magic == b"PAR1":
-        raise Refused("unreadable_file", "this is Parquet, and the contract's source.format is 'csv'")
-    return _csv_rows(path, packed, contract)
+        raise Refused("unreadable_file", f"this is Parquet, and the contract says format '{source.format}'")
+    if magic.startswith(UTF16):
+        raise Refused("unreadable_file", "this is UTF-16 text; UTF-8 is read (iconv -f UTF-16 -t UTF-8 makes it that)")
+    return _text_rows(path, packed, source, wanted)
 
 
-# CSV
+def _opened(path: Path, packed: str | None) -> IO[bytes] | gzip.GzipFile:
+    if packed == "gzip":
+        return gzip.open(path, "rb")
+    if packed == "zstd":
+        stream: IO[bytes] = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+        return stream
+    return path.open("rb")
 
 
-def _csv_rows(path: Path, packed: bool, contract: Contract) -> Rows:
-    opened = Rows(contract.source.columns)
+# text
+
+
+def _text_rows(path: Path, packed: str | None, source: Source, wanted: Sequence[str]) -> Rows:
+    opened = Rows(source.columns if source.format == "csv" else tuple(wanted))
     lines = _line_blocks(path, packed)
     blocks = (_filled(block, opened) for block in lines)
     first = next((block for block in blocks if block.num_rows), None)
     if first is None:
         raise Refused("empty_file", "the file holds no line with anything in it")
-    if contract.source.header:
-        opened.columns = _header(first["text"][0].as_py(), contract)
+    if source.header and source.format == "csv":
+        opened.columns = _header(first["text"][0].as_py(), source, wanted)
         first = first.slice(1)
     opened.blocks = chain([first], blocks)
     return opened
@@ -128,25 +165,28 @@ def _filled(block: pa.Table, opened: Rows) -> pa.Table:
     return filled
 
 
-def _header(line: str, contract: Contract) -> tuple[str, ...]:
-    found = tuple(name.strip() for name in next(csv.reader([line], delimiter=contract.source.delimiter)))
-    _complete(found, contract)
+def _header(line: str, source: Source, wanted: Sequence[str]) -> tuple[str, ...]:
+    try:
+        found = tuple(name.strip() for name in next(csv.reader([line], delimiter=source.delimiter)))
+    except csv.Error as error:
+        raise Refused("missing_columns", f"the first line is no header: {error}") from error
+    _complete(found, wanted)
     return found
 
 
-def _complete(found: Sequence[str], contract: Contract) -> None:
-    """Refuse a file that lacks a column that the contract reads, or has it twice."""
-    missing = [name for name in contract.source_columns if name not in found]
-    twice = [name for name in contract.source_columns if list(found).count(name) > 1]
+def _complete(found: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse a file that lacks a column that is read, or has it twice."""
+    missing = [name for name in wanted if name not in found]
+    twice = [name for name in wanted if list(found).count(name) > 1]
     if missing or twice:
         wrong = ", ".join([f"no column '{name}'" for name in missing] + [f"column '{name}' more than once" for name in twice])
         raise Refused("missing_columns", f"{wrong}; the file's columns are {', '.join(found)[:1000]}")
 
 
-def _line_blocks(path: Path, packed: bool) -> Iterator[pa.Table]:
+def _line_blocks(path: Path, packed: str | None) -> Iterator[pa.Table]:
     """Tables of (number, text, damaged, open), a line a row, its end (LF or CRLF) and a leading byte-order mark taken off."""
     number, carry = 1, b""
-    with gzip.open(path, "rb") if packed else path.open("rb") as file:
+    with _opened(path, packed) as file:
         for chunk in _chunks(file):
             data = carry + chunk
             cut = data.rfind(b"\n") + 1
@@ -161,14 +201,14 @@ def _line_blocks(path: Path, packed: bool) -> Iterator[pa.Table]:
         yield _lines(carry, number)
 
 
-def _chunks(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
+def _chunks(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
     mark = b"\xef\xbb\xbf"
     try:
         start = file.read(len(mark))
         yield start.removeprefix(mark)
         while chunk := file.read(BLOCK_BYTES):
             yield chunk
-    except (EOFError, OSError, zlib.error) as error:  # gzip cut off or damaged; a disk that fails reads the same
+    except (EOFError, OSError, zlib.error) as error:  # compressed and cut off or damaged; a disk that fails reads the same
         raise Refused("unreadable_file", f"reading stops: {error}") from error
 
 
@@ -202,23 +242,23 @@ def _escaped(data: bytes, offsets: NDArray[np.int64]) -> tuple[pa.Array, NDArray
 # Parquet
 
 
-def _unpacked(path: Path, scratch: Path) -> Path:
+def _unpacked(path: Path, packed: str, scratch: Path) -> Path:
     target = scratch / "unpacked.parquet"
     try:
-        with gzip.open(path, "rb") as packed, target.open("wb") as file:
-            shutil.copyfileobj(packed, file, BLOCK_BYTES)
+        with _opened(path, packed) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, BLOCK_BYTES)
     except (EOFError, OSError, zlib.error) as error:
         raise Refused("unreadable_file", f"unpacking stops: {error}") from error
     return target
 
 
-def _parquet_rows(path: Path, contract: Contract) -> Rows:
+def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise Refused("unreadable_file", f"not a whole Parquet file: {error}") from error
-    _complete(file.schema_arrow.names, contract)
-    return Rows(contract.source_columns, _parquet_blocks(file, list(contract.source_columns)))
+    _complete(file.schema_arrow.names, wanted)
+    return Rows(tuple(wanted), _parquet_blocks(file, list(wanted)))
 
 
 def _parquet_blocks(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
@@ -234,7 +274,7 @@ def _parquet_blocks(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Tab
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """Numbers, times and booleans as they are; anything else (bytes, lists, dictionaries) as the text it shows."""
+    """Numbers, times and booleans as they are, lists as JSON; anything else (bytes, dictionaries) as the text it shows."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _plain(column.dictionary_decode())
@@ -244,4 +284,10 @@ def _plain(column: pa.Array) -> pa.Array:
         return column
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_decimal(kind):
         return column.cast(pa.string())
-    return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+    return pa.array([_told(value) for value in column.to_pylist()], pa.string())
+
+
+def _told(value: Any) -> str | None:
+    if isinstance(value, list):
+        return json.dumps(value, default=str)
+    return None if value is None else str(value)

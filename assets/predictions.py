@@ -20,7 +20,7 @@ from models.contract import Contract
 from models.home import Home
 
 CODE = ("assets/predictions.py", "assets/histories.py")
-SECTIONS = ("time", "item_features", "user_features", "context", "behaviours", "tasks")
+SECTIONS = ("time", "columns", "item_features", "user_features", "context", "behaviours", "tasks")
 LONGEST_LINE = 64 << 20
 """Bytes; a request of 1,000 items takes well under one MiB."""
 
@@ -79,7 +79,7 @@ def _schema(contract: Contract) -> dict[str, str]:
         "score": "float64",
         "unknown_user": "boolean",
     }
-    features = (*contract.item_features, *contract.user_features, *contract.context_fields)
+    features = (*contract.item_columns[1:], *contract.user_columns[1:], *contract.context_columns)
     return (
         own
         | dict.fromkeys(features, "int64")
@@ -89,7 +89,7 @@ def _schema(contract: Contract) -> dict[str, str]:
 
 
 def _columns(contract: Contract) -> list[str]:
-    features = (*contract.item_features, *contract.user_features, *contract.context_fields)
+    features = (*contract.item_columns[1:], *contract.user_columns[1:], *contract.context_columns)
     measured = (*(f"p_{t}" for t in contract.task_names), *(f"history_length_{a}" for a in contract.actions))
     return [*OWN, *features, *measured]
 
@@ -116,7 +116,7 @@ def _lines(home: Home, contract: Contract) -> tuple[Any, int]:
     items = parsed.item.length()
     aligned = [parsed[name].length() == items for name in ("score", "item_features", "context")]
     aligned += [parsed.probability[task].length() == items for task in contract.task_names]
-    aligned.append(parsed.user_features.length() == len(contract.user_features))
+    aligned.append(parsed.user_features.length() == len(contract.user_columns) - 1)
     kept = [
         parsed[name].notnull() for name in ("request_id", "time", "logged", "model", "user", "unknown_user", "unknown_items")
     ]
@@ -135,10 +135,10 @@ def _rows(contract: Contract, lines: Any) -> Any:
     rows = rows.mutate(
         rank=ibis.row_number().over(group_by="request_id", order_by=[ibis.desc(rows.score[rows.place]), "place"]) + 1
     )
-    per_item = {n: rows.item_features[rows.place][i] for i, n in enumerate(contract.item_features)}
-    per_item |= {n: rows.context[rows.place][i] for i, n in enumerate(contract.context_fields)}
+    per_item = {n: rows.item_features[rows.place][i] for i, n in enumerate(contract.item_columns[1:])}
+    per_item |= {n: rows.context[rows.place][i] for i, n in enumerate(contract.context_columns)}
     per_item |= {f"p_{t}": rows.probability[t][rows.place] for t in contract.task_names}
-    per_user = {n: rows.user_features[i] for i, n in enumerate(contract.user_features)}
+    per_user = {n: rows.user_features[i] for i, n in enumerate(contract.user_columns[1:])}
     per_user |= {f"history_length_{a}": rows.history_length[a] for a in contract.actions}
     own = {n: rows[n] for n in OWN if n not in ("item", "score")}
     own |= {"item": rows.item[rows.place], "score": rows.score[rows.place]}

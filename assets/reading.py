@@ -6,6 +6,7 @@ A value that cannot be read becomes null here; why a row is then refused is said
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -13,27 +14,46 @@ import duckdb
 import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
-import pyarrow as pa
 
 from assets.lake import engine
 from models.contract import Contract, ContractError
 from models.home import EARLIER_DAY
+from models.keys import BLANKS, NULLS
 from models.requests import NULL_KEY
 
 DAY_MS = 86_400_000
 FAR_MS = 10**16
 """Beyond any calendar, and far enough from the ends of 64 bits to calculate with."""
-NULLS = ("", "\\N", "NULL", "null")
-"""How CSV exports of databases write a missing value."""
 ISO_DATE = r"^\d{4}-\d{2}-\d{2}$"
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?)?$"
 ISO_OFFSET = r"(Z|[+-]\d{2}(:?\d{2})?)$"
 WHOLE = r"^[+-]?\d{1,19}(\.0*)?$"
+FRACTION = r"\.\d*[1-9]"
 DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 
 
 @ibis.udf.scalar.builtin(name="regexp_extract_all", signature=((dt.string, dt.string, dt.int32), dt.Array(dt.string)))
 def _extract_all(text, pattern, group): ...  # type: ignore[no-untyped-def]
+
+
+@ibis.udf.scalar.builtin(name="json_valid", signature=((dt.string,), dt.boolean))
+def _json_valid(text): ...  # type: ignore[no-untyped-def]
+
+
+@ibis.udf.scalar.builtin(name="json_type", signature=((dt.string,), dt.string))
+def _json_type(text): ...  # type: ignore[no-untyped-def]
+
+
+@ibis.udf.scalar.builtin(name="json_extract_string", signature=((dt.string, dt.Array(dt.string)), dt.Array(dt.string)))
+def _json_strings(text, pointers): ...  # type: ignore[no-untyped-def]
+
+
+@ibis.udf.scalar.builtin(name="from_json", signature=((dt.string, dt.string), dt.Array(dt.string)))
+def _from_json(text, structure): ...  # type: ignore[no-untyped-def]
+
+
+@ibis.udf.scalar.builtin(name="md5_number_lower", signature=((dt.string,), dt.uint64))
+def _md5_lower(text): ...  # type: ignore[no-untyped-def]
 
 
 @ibis.udf.scalar.builtin(name="try_strptime", signature=((dt.string, dt.string), dt.timestamp))
@@ -108,11 +128,31 @@ def fields(text: ir.StringValue, delimiter: str) -> ir.ArrayValue:
     return ibis.ifelse(text.contains('"'), slow, text.split(delimiter))
 
 
+def json_fields(text: ir.StringValue, names: Sequence[str]) -> ir.ArrayValue:
+    """The values of these keys (or, with a leading slash, pointers) of a JSON object as texts; empty when it is no object."""
+    pointers = [name if name.startswith("/") else "/" + name.replace("~", "~0").replace("/", "~1") for name in names]
+    nothing = ibis.literal([], type="array<string>")
+    is_object = ibis.ifelse(_json_valid(text), _json_type(text) == "OBJECT", False)
+    return ibis.ifelse(is_object, _json_strings(text, ibis.literal(pointers, type="array<string>")), nothing)
+
+
+def entries(value: ir.StringValue, separator: str) -> ir.ArrayValue:
+    """The entries of a `written` list, a JSON array or text cut at `separator`, each `written`, the empty ones left out."""
+    array = ibis.ifelse(value.startswith("["), _json_valid(value), False)
+    parts = ibis.ifelse(array, _from_json(value, '["VARCHAR"]'), value.split(separator))
+    return parts.map(written).filter(lambda entry: entry.notnull())
+
+
+def text_key(text: ir.StringValue) -> ir.IntegerValue:
+    """The key of a `written` text, as `models.keys.text_key` gives it."""
+    return (_md5_lower(text) >> 1).cast("int64")
+
+
 def written(value: ir.Value) -> ir.Value:
     """A source value without the blanks around it; null when nothing is written, as in an empty field."""
     if not value.type().is_string():
         return value
-    spaced = value.contains(" ") | value.contains("\t") | value.contains("\r")
+    spaced = ibis.or_(*(value.contains(blank) for blank in BLANKS))
     text = ibis.ifelse(spaced, value.strip(), value)  # to trim every value would take longer than all the rest
     return ibis.ifelse((text.length() <= 4) & text.isin(NULLS), ibis.null("string"), text)
 
@@ -130,9 +170,10 @@ def whole(value: ir.Value) -> ir.IntegerValue:
 
 
 def number(value: ir.Value) -> ir.FloatingValue:
-    """A `written` value as a finite 64-bit float, null when it is none."""
+    """A `written` value as a finite 64-bit float, null when it is none; true is 1 and false 0."""
     if value.type().is_string():
-        value = ibis.ifelse(value.re_search(DECIMAL), value.try_cast("float64"), ibis.null("float64"))
+        decimal = ibis.ifelse(value.re_search(DECIMAL), value.try_cast("float64"), ibis.null("float64"))
+        value = ibis.cases((value.lower() == "true", 1.0), (value.lower() == "false", 0.0), else_=decimal)
     found = value.cast("float64")
     return ibis.ifelse(found.isnan() | found.isinf(), ibis.null("float64"), found)
 
@@ -144,14 +185,32 @@ def moment(value: ir.Value, contract: Contract, span: Span) -> ir.IntegerValue:
     """
     kind = contract.time.kind
     temporal = value.type().is_timestamp() or value.type().is_date()
-    if kind in ("epoch_s", "epoch_ms"):
-        if temporal:
-            return ibis.null("int64")
-        scale = 1000 if kind == "epoch_s" else 1
-        return whole(value).clip(-FAR_MS // scale, FAR_MS // scale) * scale
+    if kind.startswith("epoch"):
+        return ibis.null("int64") if temporal else _epoch(value, kind)
     if kind == "date":
         return span.midnight(_date(value, contract).cast("timestamp").epoch_seconds() // 86_400)
     return _epoch_ms(_timestamp(value, contract))
+
+
+def _epoch(value: ir.Value, kind: str) -> ir.IntegerValue:
+    if kind == "epoch_us":
+        return whole(value).clip(-FAR_MS * 1000, FAR_MS * 1000) // 1000
+    if kind == "epoch_ms":
+        return whole(value).clip(-FAR_MS, FAR_MS)
+    seconds = whole(value).clip(-FAR_MS // 1000, FAR_MS // 1000) * 1000
+    fraction = value.cast("string").re_search(FRACTION)  # 1577836800.25, as time.time() writes it
+    return ibis.ifelse(fraction, (number(value).clip(-FAR_MS / 1000, FAR_MS / 1000) * 1000).floor().cast("int64"), seconds)
+
+
+def _dated(text: ir.StringValue, contract: Contract) -> tuple[ir.StringValue, str]:
+    """The text and its format with the year that the contract adds; '829' under '%m%d' is the 29th of August."""
+    form = contract.time.format
+    assert form
+    if contract.time.year is None:
+        return text, form
+    if form in ("%m%d", "%d%m"):
+        text = text.lpad(4, "0")
+    return ibis.literal(f"{contract.time.year} ") + text, f"%Y {form}"
 
 
 def _date(value: ir.Value, contract: Contract) -> ir.DateValue:
@@ -159,7 +218,7 @@ def _date(value: ir.Value, contract: Contract) -> ir.DateValue:
         return value.cast("date")
     text = value.cast("string")
     if contract.time.format:
-        return _strptime_local(text, contract.time.format).cast("date")
+        return _strptime_local(*_dated(text, contract)).cast("date")
     return ibis.ifelse(text.re_search(ISO_DATE), text.try_cast("date"), ibis.null("date"))
 
 
@@ -172,8 +231,8 @@ def _timestamp(value: ir.Value, contract: Contract) -> ir.TimestampValue:
     text = value.cast("string")
     if contract.time.format:
         if "%z" in contract.time.format.lower():
-            return _strptime_offset(text, contract.time.format)
-        return _in_zone(zone, _strptime_local(text, contract.time.format))
+            return _strptime_offset(*_dated(text, contract))
+        return _in_zone(zone, _strptime_local(*_dated(text, contract)))
     iso, offset = (
         text.re_search(ISO_TIME),
         text.re_replace(ISO_OFFSET, "").re_search(ISO_TIME) & text.re_search(r"\d{2}:\d{2}.*[Z+-]"),
@@ -195,7 +254,3 @@ def check_format(contract: Contract) -> None:
             raise ContractError(
                 f"{contract.name}: time.format: {contract.time.format!r} is not a strptime format: {error}"
             ) from None
-
-
-def block_schema(block: pa.Table) -> ibis.Schema:
-    return ibis.Schema.from_pyarrow(block.schema)

@@ -24,13 +24,14 @@ import numpy as np
 import pyarrow as pa
 
 from assets import lake, samples, served
+from assets.asking import Asking
 from assets.histories import write
 from models.contract import Contract
 from models.home import Home
-from models.requests import NULL_KEY, Requests
+from models.requests import Requests
 from models.window import read_requests, read_sequences
 
-CODE = ("assets/replay.py", "assets/served.py")
+CODE = ("assets/replay.py", "assets/served.py", "assets/asking.py")
 REQUESTS = 2000
 CONNECTIONS = 6
 MOST = 1000
@@ -45,7 +46,7 @@ Stream = list[tuple[str, Message]]
 class Answer:
     """One ranking that was asked for; `error` is empty when it was given."""
 
-    user: int
+    user: str
     time: int
     items: int
     request_id: str
@@ -106,6 +107,8 @@ def conversations(home: Home, contract: Contract, day: str, limit: int | None) -
     Whole users, drawn evenly and always alike, as many as have at most `limit` requests together (at least one user). An
     action is told once a later request could know it: at equal times the request comes first.
     """
+    waits = max(round(3_600_000 * b.horizon_hours) for b in contract.behaviours.values())
+    asking = Asking.of_days(home, contract, contract.history_days(contract.day_of(contract.day_start(day) - waits), day))
     asked = read_requests(home, contract, [day])
     if not len(asked.time):
         raise ValueError(f"samples of {day} hold no request to replay; choose a day on which something happened")
@@ -116,8 +119,8 @@ def conversations(home: Home, contract: Contract, day: str, limit: int | None) -
     chosen = np.sort(users[order[:within]])
     calls: dict[int, list[tuple[int, int, Message]]] = {int(u): [] for u in chosen}
     for place in np.flatnonzero(np.isin(asked.user[:, 0], chosen)):
-        for message in _rankings(contract, asked, int(place)):
-            calls[message["user_id"]].append((message["time"], 0, message))
+        for message in _rankings(asking, asked, int(place)):
+            calls[int(asked.user[place, 0])].append((message["time"], 0, message))
     for action, name in enumerate(contract.actions):
         owner = np.repeat(known.users, np.diff(known.offsets[action]))
         since = round(
@@ -125,31 +128,17 @@ def conversations(home: Home, contract: Contract, day: str, limit: int | None) -
         )  # the door is told when it happened, and adds the wait
         kept = np.isin(owner, chosen) & (known.times[action] >= contract.day_start(day))
         for user, token, moment in zip(owner[kept], known.tokens[action][kept], known.times[action][kept], strict=True):
-            features = {n: _value(v) for n, v in zip(contract.item_features, token[1:], strict=True)}
-            event = {"user_id": int(user), "item_id": int(token[0]), "behaviour": name, "time": int(moment) - since}
-            calls[int(user)].append((int(moment), 1, event | {"item_features": features}))
+            event = asking.event(int(user), token, name, int(moment) - since)
+            calls[int(user)].append((int(moment), 1, event))
     return [list(_merged(sorted(own, key=lambda call: call[:2]))) for own in calls.values()]
 
 
-def _rankings(contract: Contract, asked: Requests, place: int) -> Iterator[Message]:
+def _rankings(asking: Asking, asked: Requests, place: int) -> Iterator[Message]:
     """Request `place` as messages of at most MOST items."""
-    derived = len(contract.context.derived)
-    user, begin, end = asked.user[place], int(asked.offsets[place]), int(asked.offsets[place + 1])
+    begin, end = int(asked.offsets[place]), int(asked.offsets[place + 1])
     for first in range(begin, end, MOST):
         rows = slice(first, min(first + MOST, end))
-        item, context = asked.item[rows], asked.context[rows, derived:]
-        yield {
-            "user_id": int(user[0]),
-            "time": int(asked.time[place]),
-            "item_ids": item[:, 0].tolist(),
-            "item_features": {n: [_value(v) for v in item[:, i]] for i, n in enumerate(contract.item_features, 1)},
-            "user_features": {n: _value(user[i]) for i, n in enumerate(contract.user_features, 1)},
-            "context": {n: [_value(v) for v in context[:, i]] for i, n in enumerate(contract.context.columns)},
-        }
-
-
-def _value(key: np.int64) -> int | None:
-    return None if key == NULL_KEY else int(key)
+        yield asking.rank(asked.user[place], int(asked.time[place]), asked.item[rows], asked.context[rows])
 
 
 def _merged(calls: list[tuple[int, int, Message]]) -> Iterator[tuple[str, Message]]:
@@ -209,7 +198,9 @@ def _hold(client: httpx.Client, stream: Stream) -> Iterator[Answer]:
         began = time.perf_counter()
         answer, error = ({}, refused) if refused else _call(client, path, message)
         ms = 1000 * (time.perf_counter() - began)
-        yield Answer(message["user_id"], message["time"], len(message["item_ids"]), answer.get("request_id", ""), ms, error)
+        yield Answer(
+            str(message["user_id"]), message["time"], len(message["item_ids"]), answer.get("request_id", ""), ms, error
+        )
 
 
 def _call(client: httpx.Client, path: str, message: Message) -> tuple[Message, str]:

@@ -19,15 +19,26 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from assets import lake
-from assets.histories import holds, write
+from assets.histories import filled, holds, keyed, write
 from assets.project import Project, explained
 from models.contract import Contract
 from models.home import EARLIER_DAY, Home
 from models.moment import derived_context
-from models.requests import MASKED, NULL_KEY
+from models.requests import MASKED
 
 CODE = ("assets/samples.py", "assets/histories.py")
-SECTIONS = ("shape", "time", "calendar", "item_features", "user_features", "context", "behaviours", "tasks", "samples")
+SECTIONS = (
+    "shape",
+    "time",
+    "calendar",
+    "columns",
+    "item_features",
+    "user_features",
+    "context",
+    "behaviours",
+    "tasks",
+    "samples",
+)
 Columns = dict[str, NDArray[Any]]
 
 
@@ -44,6 +55,7 @@ def build(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool
         backend = lake.engine()
         tables = [backend.read_parquet(home.events(d)) for d in present]
         rows = _base_rows(contract, tables) if contract.shape == "events" else _impressions(contract, tables[0])
+        rows = keyed(contract, rows)
         columns = {name: column.to_numpy() for name, column in zip(rows.column_names, rows.columns, strict=True)}
         columns["sampled"] = np.zeros(len(rows), bool)
         if contract.shape == "events":
@@ -107,7 +119,7 @@ def _impressions(contract: Contract, events: Any) -> pa.Table:
 
 
 def _base_rows(contract: Contract, tables: list[Any]) -> pa.Table:
-    first = ibis.row_number().over(group_by=["user", "item"], order_by=["time", "behaviour", *contract.features])
+    first = ibis.row_number().over(group_by=["user", "item"], order_by=["time", "behaviour", *_feature_columns(contract)])
     base = _carried(contract, tables[0]).mutate(place=first)
     base = base.filter(base.place == 0).select(*_names(contract))
     later = reduce(ibis.union, tables).select("user", "item", "behaviour", happened="time")
@@ -128,11 +140,16 @@ def _base_rows(contract: Contract, tables: list[Any]) -> pa.Table:
 
 
 def _names(contract: Contract) -> list[str]:
-    return ["user", "time", *contract.item_fields, *contract.user_features, *contract.context.columns]
+    return ["user", "time", "item", *_feature_columns(contract)]
+
+
+def _feature_columns(contract: Contract) -> list[str]:
+    derived = len(contract.context.derived)
+    return [*contract.item_columns[1:], *contract.user_columns[1:], *contract.context_columns[derived:]]
 
 
 def _carried(contract: Contract, events: Any) -> Any:
-    return events.mutate(**{n: events[n].fill_null(NULL_KEY) for n in contract.features})
+    return events.mutate(**{n: filled(events[n]) for n in _feature_columns(contract)})
 
 
 def _with_negatives(contract: Contract, day: str, base: Columns) -> Columns:
@@ -154,7 +171,7 @@ def _with_negatives(contract: Contract, day: str, base: Columns) -> Columns:
     good = ~_collides(user[positive], request[positive], drawn, touched, len(items))
     positive, drawn = positive[good], drawn[good]
     negatives = {name: column[positive] for name, column in base.items()}
-    for name in contract.item_fields:
+    for name in contract.item_columns:
         negatives[name] = base[name][first[drawn]]
     for name in contract.tasks:
         negatives[f"label_{name}"] = np.zeros(len(drawn), np.int8)
@@ -179,7 +196,7 @@ def _finished(contract: Contract, columns: Columns) -> Columns:
         while given is not None:
             labels[name] = np.where(columns[f"label_{given}"] == 1, labels[name], np.int8(MASKED))
             given = contract.tasks[given].given
-    names = ["user", "time", *contract.item_fields, *contract.user_features, *contract.context_fields, "sampled"]
+    names = ["user", "time", *contract.item_columns, *contract.user_columns[1:], *contract.context_columns, "sampled"]
     return {n: columns[n] for n in names} | {f"label_{n}": column for n, column in labels.items()}
 
 

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from assets import lake
 from assets.world import BEHAVIOURS, Impressions, World
-from models.contract import Contract, Source, parse_condition
+from models.contract import Contract
+from models.sections import Source, parse_condition
 
 MEANINGS = {**{name: name for name in BEHAVIOURS}, "view": "click"}
 """A contract's behaviour → the world's: in an event log a view is the visit to an item, which here is the click."""
@@ -178,6 +179,7 @@ def _needs(contract: Contract) -> None:
     """Refuse what the world cannot fill, naming the key and what would be right."""
     lacking = [f"{n} (features are {', '.join(FEATURES)})" for n in contract.features if n not in FEATURES]
     lacking += [f"behaviour {n} (behaviours are {', '.join(MEANINGS)})" for n in contract.behaviours if n not in MEANINGS]
+    lacking += [f"{n} of another kind than id" for n, f in contract.features.items() if f.kind != "id" or f.separator]
     lacking += [f"column {c} as 'it happened'" for c in contract.label_columns if c not in _labels(contract)]
     if lacking:
         raise ValueError(f"contract {contract.name}: the simulator has no {'; no '.join(lacking)}")
@@ -213,7 +215,7 @@ def _log_table(world: World, rows: Impressions, contract: Contract) -> pa.Table:
         "segment": world.segment[rows.user] + 1,
         "position": rows.position,
     }
-    columns.update({column: features[name].astype(np.int64) for name, column in contract.features.items()})
+    columns.update({f.column: features[name].astype(np.int64) for name, f in contract.features.items()})
     empty = pa.nulls(len(rows.user))
     return pa.table({name: columns.get(name, empty) for name in contract.source.columns or contract.source_columns})
 

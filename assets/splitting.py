@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from assets import lake, parquet, parsing, reading, validation
+from assets.validation import Layout
 from models.contract import Contract
 from models.home import UNKNOWN_DAY, Home
 
@@ -72,7 +73,8 @@ def terms(contract: Contract, first_seen: datetime | None = None) -> str:
     data = contract.model_dump(mode="json", include={"source", "columns", "time", "calendar"})
     values = {name: [str(v) for v in b.values] for name, b in contract.behaviours.items()}
     open_end = str(_newest(contract, first_seen)) if first_seen and not contract.calendar.last_day else None
-    told = [data, values, contract.features, contract.label_columns, contract.validation.repeats, open_end]
+    features = {name: feature.model_dump() for name, feature in contract.log_features.items()}
+    told = [contract.shape, data, values, features, contract.label_columns, contract.validation.repeats, open_end]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
@@ -105,7 +107,7 @@ def split(home: Home, contract: Contract, path: Path, file: str, first_seen: dat
         folder.mkdir()
         rows, blank, refused = 0, 0, None
         try:
-            rows, blank = _stage(con, contract, path, span, scratch)
+            rows, blank = stage(con, Layout.of_log(contract), path, span, scratch)
         except parsing.Refused as refusal:
             rows, refused = 1, str(refusal)
             _refuse(refusal, scratch)
@@ -137,16 +139,20 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
-def _stage(con: Backend, contract: Contract, path: Path, span: reading.Span, scratch: Path) -> tuple[int, int]:
-    """Read and judge every block into `scratch/rows/<block>/part=<day or bad>/`; the number of rows and of blank lines."""
+def stage(con: Backend, layout: Layout, path: Path, span: reading.Span, scratch: Path) -> tuple[int, int]:
+    """Read and judge every block into `scratch/rows/<block>/part=<day, or all, or bad>/`; the number of rows and blank lines.
+
+    Raises parsing.Refused for a file of which no row can be used, whatever was staged of it by then.
+    """
     total, sql = 0, ""
-    opened = parsing.rows(path, contract, scratch)
+    opened = parsing.rows(path, layout.source, layout.wanted, scratch)
     (scratch / "rows").mkdir()
     for count, block in enumerate(opened.blocks):
         con.con.register("block", block)
         if not sql:  # compiled once, which Ibis' own to_parquet cannot: it takes longer than a small block
-            rows = validation.judged(block, opened.columns, contract, span)
-            sql = con.compile(rows.mutate(part=ibis.ifelse(rows.rule.isnull(), rows.day, "bad")))
+            rows = validation.judged(block, opened.columns, layout, span)
+            part = rows.day if layout.timed else ibis.literal("all")
+            sql = con.compile(rows.mutate(part=ibis.ifelse(rows.rule.isnull(), part, "bad")))
         target = _quoted(scratch / "rows" / str(count))
         con.raw_sql(f"COPY ({sql}) TO {target} (FORMAT parquet, PARTITION_BY part, COMPRESSION zstd)")
         total += block.num_rows
@@ -159,7 +165,8 @@ def _staged_days(scratch: Path) -> list[str]:
 
 def _settle_day(con: Backend, contract: Contract, day: str, folder: Path, scratch: Path) -> None:
     """Write a day's piece; where repeats are not real, all but the first of identical rows go to the bad ones."""
-    columns = list(validation.kept(contract))
+    kept = Layout.of_log(contract).kept()
+    columns = list(kept)
     rows = con.read_parquet(scratch / "rows" / "*" / f"part={day}" / "*.parquet", hive_partitioning=False)
     if contract.validation.repeats == "duplicates":
         earlier = ibis.row_number().over(ibis.window(group_by=columns, order_by="number"))
@@ -173,7 +180,7 @@ def _settle_day(con: Backend, contract: Contract, day: str, folder: Path, scratc
         repeated = con.read_parquet(target)
         if repeated.count().execute():
             rows = rows.anti_join(repeated, "number")
-    parquet.write(con, rows.order_by("number"), validation.arrow_schema(contract), folder / f"day={day}.parquet")
+    parquet.write(con, rows.order_by("number"), validation.arrow_schema(kept), folder / f"day={day}.parquet")
 
 
 def _refuse(refusal: parsing.Refused, scratch: Path) -> None:

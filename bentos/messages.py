@@ -1,7 +1,8 @@
 """What the door takes and gives, as msgspec schemas: columns, not row objects. What does not fit is
 refused by field and reason.
 
-Ids and features are the log's own 64-bit integers; null stands for a missing feature. Times are epoch milliseconds.
+Ids and features are written as in the log: whole numbers or, where the contract says so, texts, measures or lists; null stands
+for a missing feature. Times are epoch milliseconds.
 An item may stand twice in `item_ids` (two positions of one page): each place is ranked for itself, and `index` in the
 answer says which is which.
 """
@@ -14,9 +15,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-Key = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1, description="a raw id or feature of the log; 64-bit")]
+Key = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)] | Annotated[str, Meta(max_length=1000)]
+"""An id as the log writes it."""
 Moment = Annotated[int, Meta(ge=0, le=7_258_118_400_000, description="epoch milliseconds, 1970 to 2200")]
-Feature = Key | None
+Entry = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)] | float | Annotated[str, Meta(max_length=1000)] | None
+Feature = Entry | Annotated[list[Entry], Meta(max_length=64)]
+"""What a feature may be; the contract's kind of the field decides which of these is taken."""
 
 MOST_ITEMS = 1000
 MOST_EVENTS = 1000
@@ -49,7 +53,7 @@ class RankRequest(Struct, forbid_unknown_fields=True, frozen=True):
     item_ids: Annotated[list[Key], Meta(min_length=1, max_length=MOST_ITEMS)]
     item_features: dict[str, list[Feature]] = {}
     user_features: dict[str, Feature] = {}
-    context: dict[str, list[Feature] | Feature] = {}
+    context: dict[str, Annotated[list[Feature], Meta(max_length=MOST_ITEMS)] | Entry] = {}
     histories: dict[str, Annotated[list[Past], Meta(max_length=MOST_EVENTS)]] = {}
     time: Moment | None = None
 
@@ -59,7 +63,7 @@ class RankResponse(Struct, frozen=True):
 
     request_id: str
     model: str
-    item_ids: list[int]
+    item_ids: list[int | str]
     index: list[int]
     score: list[float]
     probabilities: dict[str, list[float]]

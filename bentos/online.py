@@ -23,7 +23,7 @@ from models.window import read_sequences
 
 
 class Event(Struct, frozen=True):
-    """An event that the service was told of, as it is kept: features as raw keys by name, so that a later contract reads it."""
+    """An event that the service was told of, as it is kept: raw keys by column, so that a later contract reads it."""
 
     user: int
     item: int
@@ -65,7 +65,7 @@ class OnlineHistories:
         return resolved(self.contract, event.time + waits)
 
     def _take(self, event: Event) -> None:
-        features = tuple(event.item_features.get(name, NULL_KEY) for name in self.contract.item_features)
+        features = tuple(event.item_features.get(name, NULL_KEY) for name in self.contract.item_columns[1:])
         self._told[event.user][event.behaviour].append((self.counts_from(event), (event.item, *features)))
         self._features[event.item] = features
         self.newest = max(self.newest, event.time)
@@ -76,7 +76,7 @@ class OnlineHistories:
 
     def of(self, user: int) -> list[tuple[Ints, Ints]]:
         """Per action: tokens (N, Fi) and times (N,) of one user, in any order."""
-        snapshot, width = self.snapshot, len(self.contract.item_fields)
+        snapshot, width = self.snapshot, len(self.contract.item_columns)
         place = int(np.searchsorted(snapshot.users, user))
         known = place < len(snapshot.users) and snapshot.users[place] == user
         told = self._told.get(user, {})

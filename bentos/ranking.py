@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from bentos import lines
 from bentos.clock import Clock
+from bentos.fields import feature_keys, id_keys
 from bentos.messages import (
     EventsRequest,
     EventsResponse,
     Feature,
+    Key,
     Past,
     RankRequest,
     RankResponse,
@@ -94,7 +96,7 @@ class Ranking:
         return RankResponse(
             request_id,
             self.tag,
-            requests.item[order, 0].tolist(),
+            [request.item_ids[place] for place in order],
             order.tolist(),
             score[order].tolist(),
             {task: probability[order, place].tolist() for place, task in enumerate(self.ranker.tasks)},
@@ -103,12 +105,12 @@ class Ranking:
     def requests(self, request: RankRequest, time: int) -> Requests:
         """The one request as raw keys, its history strictly before `time` (epoch ms). Raises Refused."""
         contract, items = self.contract, len(request.item_ids)
-        sequences = self._sequences(request)
-        user, moment = np.array([request.user_id], np.int64), np.array([time], np.int64)
+        user, moment = id_keys(contract, "user", [request.user_id], "user_id"), np.array([time], np.int64)
+        sequences = self._sequences(request, int(user[0]))
         since = np.array([contract.history_start(contract.day_of(time))], np.int64)
         start, end = sequences.span(user, moment, since, contract.lengths)
         return Requests(
-            user=np.concatenate([user, self._user_features(request)])[None],
+            user=np.concatenate([user, self._user_features(request, user)])[None],
             time=moment,
             offsets=np.array([0, items], np.int64),
             item=self._items(request),
@@ -136,36 +138,45 @@ class Ranking:
             if time < (oldest := self.contract.history_start(self.contract.day_of(now))):
                 raise Refused(f"{field}.time", f"{time} is before any history reaches, {oldest} (epoch ms; seconds came?)")
         # Kept whole: what was last seen with the item is another answer after the next training.
-        features = self._tokens([told.item_id], [told.item_features])[0, 1:].tolist()
-        named = dict(zip(self.contract.item_features, features, strict=True))
-        return Event(told.user_id, told.item_id, told.behaviour, time, named)
+        user = int(id_keys(self.contract, "user", [told.user_id], f"{field}.user_id")[0])
+        item, *features = self._tokens([told.item_id], [told.item_features], field)[0].tolist()
+        named = dict(zip(self.contract.item_columns[1:], features, strict=True))
+        return Event(user, item, told.behaviour, time, named)
 
-    def _sequences(self, request: RankRequest) -> Sequences:
+    def _sequences(self, request: RankRequest, user: int) -> Sequences:
         known("histories", request.histories, self.contract.actions)
-        runs = self.histories.of(request.user_id)
+        runs = self.histories.of(user)
         for name, past in request.histories.items():
             for place, event in enumerate(past):
                 known(f"histories.{name}[{place}].item_features", event.item_features, tuple(self.contract.item_features))
-            runs[self.contract.actions.index(name)] = self._given(past)
-        users = [np.full(len(times), request.user_id, np.int64) for _, times in runs]
+            runs[self.contract.actions.index(name)] = self._given(name, past)
+        users = [np.full(len(times), user, np.int64) for _, times in runs]
         return Sequences.from_events(users, [tokens for tokens, _ in runs], [times for _, times in runs])
 
-    def _given(self, past: Sequence[Past]) -> tuple[Ints, Ints]:
-        tokens = self._tokens([event.item_id for event in past], [event.item_features for event in past])
+    def _given(self, name: str, past: Sequence[Past]) -> tuple[Ints, Ints]:
+        items, features = [event.item_id for event in past], [event.item_features for event in past]
+        tokens = self._tokens(items, features, f"histories.{name}[]")
         times = [resolved(self.contract, event.time) for event in past]
         return tokens, np.array(times, np.int64)
 
-    def _tokens(self, items: list[int], given: Sequence[dict[str, Feature]]) -> Ints:
+    def _tokens(self, items: list[Key], given: Sequence[dict[str, Feature]], where: str) -> Ints:
         """(N, Fi) item keys with the features that are given, else those last seen with the item."""
-        out = self._last_seen(items)
+        contract = self.contract
+        out = self._last_seen(id_keys(contract, "item", items, f"{where}.item_id"))
         for row, features in enumerate(given):
+            here = where.replace("[]", f"[{row}]")
             for name, value in features.items():
-                out[row, self.contract.item_fields.index(name)] = _key(value)
+                _put(
+                    out[row],
+                    contract.item_columns,
+                    name,
+                    feature_keys(contract, name, [value], f"{here}.item_features.{name}")[0],
+                )
         return out
 
-    def _last_seen(self, items: list[int]) -> Ints:
-        ids = np.array(items, np.int64)
+    def _last_seen(self, ids: Ints) -> Ints:
         out = np.concatenate([ids[:, None], self.ranker.vocabulary.item_features(ids)], axis=1)
+        items = ids.tolist()
         if told := self.histories.features(items):
             for row, item in enumerate(items):
                 if item in told:
@@ -173,19 +184,20 @@ class Ranking:
         return out
 
     def _items(self, request: RankRequest) -> Ints:
-        out = self._last_seen(request.item_ids)
-        known("item_features", request.item_features, tuple(self.contract.item_features))
+        contract = self.contract
+        out = self._last_seen(id_keys(contract, "item", request.item_ids, "item_ids[]"))
+        known("item_features", request.item_features, tuple(contract.item_features))
         for name, column in request.item_features.items():
             aligned(f"item_features.{name}", column, len(out))
-            out[:, self.contract.item_fields.index(name)] = [_key(value) for value in column]
+            _put(out, contract.item_columns, name, feature_keys(contract, name, column, f"item_features.{name}[]"))
         return out
 
-    def _user_features(self, request: RankRequest) -> Ints:
+    def _user_features(self, request: RankRequest, user: Ints) -> Ints:
         known("user_features", request.user_features, tuple(self.contract.user_features))
-        out: Ints = self.ranker.vocabulary.user_features(np.array([request.user_id], np.int64))[0]
-        for place, name in enumerate(self.contract.user_features):
-            if name in request.user_features:
-                out[place] = _key(request.user_features[name])
+        out: Ints = self.ranker.vocabulary.user_features(user)[0]
+        for name, value in request.user_features.items():
+            keys = feature_keys(self.contract, name, [value], f"user_features.{name}")[0]
+            _put(out, self.contract.user_columns[1:], name, keys)
         return out
 
     def _context(self, request: RankRequest, moment: Ints) -> Ints:
@@ -194,14 +206,12 @@ class Ranking:
             if name in derived:
                 raise Refused(f"context.{name}", "follows from the time of the request; leave it out")
         known("context", request.context, tuple(self.contract.context.columns))
-        out = np.full((len(request.item_ids), len(self.contract.context_fields)), NULL_KEY, np.int64)
+        columns = self.contract.context_columns
+        out = np.full((len(request.item_ids), len(columns)), NULL_KEY, np.int64)
         out[:, : len(derived)] = derived_context(self.contract, moment)
         for name, column in request.context.items():
-            if isinstance(column, list):
-                aligned(f"context.{name}", column, len(out))
-                out[:, self.contract.context_fields.index(name)] = [_key(value) for value in column]
-            else:
-                out[:, self.contract.context_fields.index(name)] = _key(column)
+            aligned(f"context.{name}", each := column if isinstance(column, list) else [column] * len(out), len(out))
+            _put(out, columns, name, feature_keys(self.contract, name, each, f"context.{name}[]"))
         return out
 
     def _prediction(
@@ -227,5 +237,7 @@ class Ranking:
         )
 
 
-def _key(value: Feature) -> int:
-    return NULL_KEY if value is None else value
+def _put(out: Ints, columns: tuple[str, ...], name: str, keys: Ints) -> None:
+    """Write the keys of field `name` (…, its columns) into `out` (…, columns)."""
+    begin = columns.index(name)
+    out[..., begin : begin + keys.shape[-1]] = keys

@@ -88,8 +88,7 @@ def load(folder: Path) -> NeuralRanker:
         raise ValueError(f"{folder / 'spec.json'}: {error}; {REMEDY}") from None
     arrays = _read(folder / "vocabulary.safetensors", load_arrays)
     tables = {k.removeprefix("table/"): v for k, v in arrays.items() if k.startswith("table/")}
-    fields = (contract.user_fields, contract.item_fields, contract.context_fields)
-    vocabulary = Vocabulary(*fields, tables, arrays["items"], arrays["users"])
+    vocabulary = Vocabulary.of(contract, tables, arrays["items"], arrays["users"])
     with torch.device("meta"):
         network = Network(recipe, Shape.of(contract, vocabulary))
     try:

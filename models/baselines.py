@@ -144,10 +144,10 @@ def load(folder: Path) -> Baseline:
 
 def feature_names(contract: Contract) -> list[str]:
     """The columns of `count_features`."""
-    names = [*contract.user_fields[1:], *contract.item_fields[1:], *contract.context_fields]
+    names = [*contract.user_columns[1:], *contract.item_columns[1:], *contract.context_columns]
     for action in contract.actions:
         names += [f"{action}_count", f"{action}_recency"]
-        for field in contract.item_fields:
+        for field in contract.item_columns:
             names += [f"{action}_same_{field}_count", f"{action}_same_{field}_recency"]
         names.append(f"{action}_item_popularity")
     return names

@@ -8,189 +8,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tomllib
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from models import names
+from models.sections import (
+    Behaviour,
+    Calendar,
+    Columns,
+    Context,
+    Feature,
+    Features,
+    Histories,
+    Monitoring,
+    Name,
+    Samples,
+    Schedule,
+    Section,
+    Serving,
+    Side,
+    Source,
+    Task,
+    Time,
+    Training,
+    Validation,
+    parse_condition,
+)
 
 DATASETS = Path(__file__).resolve().parent.parent / "datasets"
 
-NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
-CONDITION = re.compile(r"^\s*([A-Za-z_]\w*)\s*(?:(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
-RESERVED = {"user", "item", "time", "behaviour", "request", "sampled"}
+RESERVED = {
+    *("user", "item", "time", "behaviour", "request", "sampled", "action"),
+    *("request_id", "model", "place", "rank", "score", "unknown_user", "unknown_items"),
+}
+"""Columns that the lake has of its own."""
 
 
 class ContractError(ValueError):
     """A contract that cannot be used; the message names file, key, what is wrong and what would be right."""
-
-
-def _name(value: str) -> str:
-    if not NAME.match(value):
-        raise ValueError(f"'{value}' is not a name: lower-case letters, digits and _, starting with a letter")
-    return value
-
-
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise ValueError(f"'{value}' is not a time zone; an IANA name such as 'Europe/Paris' is") from None
-    return value
-
-
-def _condition(value: str) -> str:
-    if not CONDITION.match(value):
-        raise ValueError(f"'{value}' is not a condition; a column ('is_click') or a comparison ('rating >= 4') is")
-    return value
-
-
-def _candidates(value: tuple[str, ...]) -> tuple[str, ...]:
-    known = tuple(names.canonical(name) for name in value)
-    for place, name in enumerate(known):
-        if name in known[:place]:
-            raise ValueError(f"'{value[place]}' is '{value[known.index(name)]}' once more; name a model once")
-    return known
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Condition = Annotated[str, AfterValidator(_condition)]
-
-
-def parse_condition(text: str) -> tuple[str, str, float]:
-    """(column, operator, number) of a condition; a bare column means `column > 0`.
-
-    >>> parse_condition("rating >= 4"), parse_condition("is_click")
-    (('rating', '>=', 4.0), ('is_click', '>', 0.0))
-    """
-    match = CONDITION.match(text)
-    assert match, text
-    return match[1], match[2] or ">", float(match[3] or 0)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(Section):
-    """How the files are written. `columns` names a header-less CSV's columns in their order."""
-
-    format: Literal["csv", "parquet"]
-    header: bool = True
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    columns: tuple[str, ...] = ()
-
-
-class Columns(Section):
-    """Our name → the source's column. `behaviour` is only there in an event log."""
-
-    user: str
-    item: str
-    behaviour: str | None = None
-
-
-class Time(Section):
-    """`kind` says how a time is written; a bare `date` has no time within the day, so all of a day are ties."""
-
-    column: str
-    kind: Literal["epoch_s", "epoch_ms", "timestamp", "date"]
-    format: str | None = Field(None, description="strptime format of 'timestamp' and 'date'; ISO 8601 when left out")
-    zone: Annotated[str, AfterValidator(_zone)] = "UTC"
-
-    @property
-    def resolution(self) -> Literal["millisecond", "second", "day"]:
-        return {"epoch_s": "second", "epoch_ms": "millisecond", "timestamp": "second", "date": "day"}[self.kind]  # type: ignore[return-value]
-
-
-class Calendar(Section):
-    first_day: date
-    last_day: date | None = None
-    accept_from: date | None = None
-
-
-class Context(Section):
-    """Fields of the moment: `columns` (our name → source column) and those derived from the time itself."""
-
-    derived: tuple[Literal["hour", "weekday"], ...] = ()
-    columns: dict[Name, str] = {}
-
-
-class Behaviour(Section):
-    """An action type with a history of its own: raw `values` (event log) or a condition `when` (exposure log).
-
-    In an exposure log the action is known `horizon_hours` after the impression, and enters a history only then.
-    """
-
-    values: tuple[str | int, ...] = ()
-    when: Condition | None = None
-    horizon_hours: float = Field(0, ge=0)
-    length: int = Field(50, ge=1, le=1000)
-
-
-class Task(Section):
-    """One label. Event log: one of `behaviours` within the horizon. Exposure log: the condition `label`.
-
-    `given` names the task that must be positive for this one to count (else its label is masked).
-    """
-
-    behaviours: tuple[str, ...] = ()
-    label: Condition | None = None
-    horizon_hours: float = Field(0, ge=0)
-    given: str | None = None
-    weight: float = Field(1.0, gt=0)
-
-
-class Histories(Section):
-    days: int = Field(30, ge=1)
-
-
-class Samples(Section):
-    """`negatives` are drawn per positive, event logs only (an exposure log has its own)."""
-
-    negatives: int = Field(4, ge=0, le=100)
-    seed: int = 7
-
-
-class Validation(Section):
-    """`repeats`: identical rows in one file are `real` events or `duplicates` of one event."""
-
-    max_bad_share: float = Field(0.01, ge=0, le=1)
-    repeats: Literal["real", "duplicates"] = "real"
-
-
-class Training(Section):
-    window_days: int = Field(14, ge=2)
-    candidates: Annotated[tuple[str, ...], AfterValidator(_candidates)] = ("dtrn", "mmoe")
-    references: tuple[Literal["popularity", "lightgbm"], ...] = ("popularity", "lightgbm")
-    epochs: int = Field(12, ge=1)
-    patience: int = Field(3, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    embedding_decay: float = Field(3e-2, ge=0, lt=1, description="share that a step takes of each user and item id row")
-    width: int = Field(16, ge=2)
-    batch_samples: int = Field(2048, ge=1)
-    seed: int = 1
-    device: str = "auto"
-
-
-class Serving(Section):
-    """Weights of the tasks in the combined score; a task left out weighs 0, none at all means all alike."""
-
-    weights: dict[str, float] = {}
-
-
-class Monitoring(Section):
-    """Thresholds of the drift verdict: Evidently's drift score of one field, and the served AUC's fall."""
-
-    drift_share: float = Field(0.3, gt=0)
-
-
-class Schedule(Section):
-    hour: int = Field(5, ge=0, le=23)
 
 
 class Contract(Section):
@@ -201,8 +61,10 @@ class Contract(Section):
     columns: Columns
     time: Time
     calendar: Calendar
-    item_features: dict[Name, str] = {}
-    user_features: dict[Name, str] = {}
+    item_features: Features = Field(default={})
+    user_features: Features = Field(default={})
+    item_table: Side | None = None
+    user_table: Side | None = None
     context: Context = Context()
     behaviours: dict[Name, Behaviour] = Field(min_length=1)
     tasks: dict[Name, Task] = Field(min_length=1)
@@ -217,16 +79,22 @@ class Contract(Section):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
         events = self.shape == "events"
-        if events != (self.columns.behaviour is not None):
+        if not events and self.columns.behaviour is not None:
+            raise ValueError("columns.behaviour: shape 'exposures' has no behaviour column; remove it")
+        if events and self.columns.behaviour is None and len(self.behaviours) > 1:
             raise ValueError(
-                f"columns.behaviour: shape '{self.shape}' "
-                + ("needs the column that says what happened" if events else "has no behaviour column; remove it")
+                f"columns.behaviour: needs the column that says which of {list(self.behaviours)} happened; only a log of one "
+                "behaviour does without"
             )
         raw: dict[str, str] = {}
         for name, behaviour in self.behaviours.items():
-            if events and (not behaviour.values or behaviour.when or behaviour.horizon_hours):
+            if events and (behaviour.when or behaviour.horizon_hours or not behaviour.values) and self.columns.behaviour:
                 raise ValueError(
                     f"behaviours.{name}: an event log needs 'values' (raw values that mean it) and no other source"
+                )
+            if events and self.columns.behaviour is None and (behaviour.when or behaviour.horizon_hours or behaviour.values):
+                raise ValueError(
+                    f"behaviours.{name}: without columns.behaviour every row is one; remove 'values', or name the column"
                 )
             if not events and (behaviour.values or not behaviour.when):
                 raise ValueError(
@@ -258,26 +126,38 @@ class Contract(Section):
                 chain.append(given)
         if unknown := set(self.serving.weights) - set(self.tasks):
             raise ValueError(f"serving.weights: {sorted(unknown)} not among tasks {list(self.tasks)}")
-        names = [*self.item_features, *self.user_features, *self.context_fields]
-        if clash := {n for n in names if names.count(n) > 1 or n in RESERVED}:
-            raise ValueError(f"item_features/user_features/context: {sorted(clash)} used twice or reserved; rename")
-        if clash := (RESERVED | set(names)) & set(self.label_columns):
-            raise ValueError(
-                f"behaviours/tasks: label columns {sorted(clash)} are names the lake uses itself; rename the source column"
-            )
+        self._check_names()
+        self._check_sides()
         if self.time.resolution == "day" and "hour" in self.context.derived:
             raise ValueError("context.derived: 'hour' needs a time within the day, and time.kind is 'date'")
-        if not self.source.header and self.source.format == "csv":
-            if not self.source.columns:
-                raise ValueError("source.columns: a CSV without header needs its columns named in order")
-            if unknown := set(self.source_columns) - set(self.source.columns):
-                raise ValueError(f"source.columns: {sorted(unknown)} are used but not among {list(self.source.columns)}")
+        _check_columns("source", self.source, self.source_columns)
         first, last = self.calendar.first_day, self.calendar.last_day
         if last is not None and last < first:
             raise ValueError(f"calendar.last_day: {last} is before first_day {first}")
         if self.calendar.accept_from is not None and self.calendar.accept_from > first:
             raise ValueError(f"calendar.accept_from: {self.calendar.accept_from} is after first_day {first}")
         return self
+
+    def _check_names(self) -> None:
+        names = [*self.item_columns[1:], *self.user_columns[1:], *self.context_columns, *self.text_columns]
+        if clash := {n for n in names if names.count(n) > 1 or n in RESERVED}:
+            raise ValueError(f"item_features/user_features/context: {sorted(clash)} used twice or reserved; rename")
+        if clash := (RESERVED | set(names)) & set(self.label_columns):
+            raise ValueError(
+                f"behaviours/tasks: label columns {sorted(clash)} are names the lake uses itself; rename the source column"
+            )
+
+    def _check_sides(self) -> None:
+        for part, side, features in (
+            ("item_table", self.item_table, self.item_features),
+            ("user_table", self.user_table, self.user_features),
+        ):
+            if side is None:
+                continue
+            if unknown := [name for name in side.features if name not in features]:
+                of = part.replace("table", "features")
+                raise ValueError(f"{part}.features: {unknown} not among {of} {list(features)}; say there which column it is")
+            _check_columns(part, side, [side.key, *(features[name].column for name in side.features)])
 
     # names, in the order that every array keeps
 
@@ -293,25 +173,57 @@ class Contract(Section):
 
     @property
     def item_fields(self) -> tuple[str, ...]:
-        return ("item", *self.item_features)
+        """The field of each item column: a list's columns are one field, and share its embeddings."""
+        return ("item", *_repeated(self.item_features))
 
     @property
     def user_fields(self) -> tuple[str, ...]:
-        return ("user", *self.user_features)
+        return ("user", *_repeated(self.user_features))
 
     @property
     def context_fields(self) -> tuple[str, ...]:
-        return (*self.context.derived, *self.context.columns)
+        return (*self.context.derived, *_repeated(self.context.columns))
+
+    @property
+    def item_columns(self) -> tuple[str, ...]:
+        """The item's columns in the lake and in every array; the kept entries of a list `tags` are tags, tags_2, tags_3…"""
+        return ("item", *_numbered(self.item_features))
+
+    @property
+    def user_columns(self) -> tuple[str, ...]:
+        return ("user", *_numbered(self.user_features))
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        return (*self.context.derived, *_numbered(self.context.columns))
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Every side feature and context column carried in the lake."""
+        return {**self.item_features, **self.user_features, **self.context.columns}
+
+    @property
+    def log_features(self) -> dict[str, Feature]:
+        """Those of `features` that stand in the log itself."""
+        elsewhere = {name for side in (self.item_table, self.user_table) if side for name in side.features}
+        return {name: feature for name, feature in self.features.items() if name not in elsewhere}
+
+    def kind(self, field: str) -> Literal["id", "text", "number"]:
+        """What a field's values are in the log: of an id, a feature or what is derived from the time."""
+        if field in ("user", "item"):
+            return "text" if field in self.columns.text else "id"
+        return self.features[field].kind if field in self.features else "id"
+
+    @property
+    def text_columns(self) -> dict[str, str]:
+        """Field of kind text → the column of the lake that keeps it as it was written."""
+        fields = [name for name in ("user", "item", *self.features) if self.kind(name) == "text"]
+        return {name: f"{name}_text" for name in fields}
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """Longest history kept, per action."""
         return tuple(b.length for b in self.behaviours.values())
-
-    @property
-    def features(self) -> dict[str, str]:
-        """Every side feature and context column carried in the lake: our name → source column; all 64-bit integers."""
-        return {**self.item_features, **self.user_features, **self.context.columns}
 
     @property
     def label_columns(self) -> tuple[str, ...]:
@@ -323,7 +235,8 @@ class Contract(Section):
     def source_columns(self) -> tuple[str, ...]:
         """Every column that a source file must have."""
         own = [self.columns.user, self.columns.item, self.time.column, self.columns.behaviour]
-        return tuple(dict.fromkeys(c for c in (*own, *self.features.values(), *self.label_columns) if c))
+        features = [feature.column for feature in self.log_features.values()]
+        return tuple(dict.fromkeys(c for c in (*own, *features, *self.label_columns) if c))
 
     # time
 
@@ -386,6 +299,23 @@ class Contract(Section):
         data = self.model_dump(mode="json")
         chosen = {s: data[s] for s in sections} if sections else data
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _numbered(features: dict[str, Feature]) -> list[str]:
+    return [name if n == 1 else f"{name}_{n}" for name, f in features.items() for n in range(1, f.slots + 1)]
+
+
+def _repeated(features: dict[str, Feature]) -> list[str]:
+    return [name for name, feature in features.items() for _ in range(feature.slots)]
+
+
+def _check_columns(part: str, source: Source, used: Sequence[str]) -> None:
+    if source.header or source.format != "csv":
+        return
+    if not source.columns:
+        raise ValueError(f"{part}.columns: a CSV without header needs its columns named in order")
+    if unknown := set(used) - set(source.columns):
+        raise ValueError(f"{part}.columns: {sorted(unknown)} are used but not among {list(source.columns)}")
 
 
 def load(name_or_path: str | Path) -> Contract:

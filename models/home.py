@@ -89,6 +89,10 @@ class Home:
         """Folder of one source file's rows, split by day once (`day=….parquet`, `bad.parquet`, `split.json`)."""
         return self.lake / "files" / file_hash
 
+    def side(self, entity: Literal["item", "user"]) -> Path:
+        """Folder of the side table of items (users): `table.parquet`, `bad.parquet`, `side.json`."""
+        return self.lake / "sides" / entity
+
     def partition(self, stage: str, day: str) -> Path:
         """The one Parquet file of a stage's day."""
         return self.lake / stage / f"day={day}" / "part.parquet"

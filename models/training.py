@@ -73,7 +73,7 @@ def train(
     """
     settings = contract.training
     _check(contract, training, validation)
-    vocabulary = Vocabulary.fit(training, contract.user_fields, contract.item_fields, contract.context_fields)
+    vocabulary = Vocabulary.fit(training, contract)
     shape = Shape.of(contract, vocabulary)
     device = device_of(settings.device)
     torch.manual_seed(settings.seed)

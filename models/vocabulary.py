@@ -1,4 +1,7 @@
-"""Raw keys → embedding rows. Each artifact holds its own sorted tables; row 0 is 'unknown' and is trained by id dropout."""
+"""Raw keys → embedding rows. Each artifact holds its own sorted tables; row 0 is 'unknown' and is trained by id dropout.
+
+A measure has no key of its own kind to remember: its table holds the edges of bins, and its row is the bin that holds it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.contract import Contract
 from models.requests import NULL_KEY, Ints, Requests, Sequences
 
 Rows = NDArray[np.int32]
@@ -17,7 +21,8 @@ Rows = NDArray[np.int32]
 class Vocabulary:
     """Sorted distinct keys of each field; key i is row i + 1.
 
-    Fields are named by `user_fields`, `item_fields`, `context_fields`, the column order of the arrays in `Requests`.
+    Fields are named by `user_fields`, `item_fields`, `context_fields`, the column order of the arrays in `Requests`; a list has
+    several columns of one field. The tables of the fields in `measures` are ascending edges: what lies below edge 0 is row 1.
     `items` and `users` remember the last features seen with each item (user), for requests that name only the id:
     (keys of the field 'item', Fi - 1) and (keys of the field 'user', Fu - 1).
     """
@@ -25,18 +30,19 @@ class Vocabulary:
     user_fields: tuple[str, ...]
     item_fields: tuple[str, ...]
     context_fields: tuple[str, ...]
+    measures: frozenset[str]
     tables: dict[str, Ints]
     items: Ints
     users: Ints
 
     @classmethod
-    def fit(
-        cls,
-        requests: Requests,
-        user_fields: tuple[str, ...],
-        item_fields: tuple[str, ...],
-        context_fields: tuple[str, ...],
-    ) -> Vocabulary:
+    def of(cls, contract: Contract, tables: dict[str, Ints], items: Ints, users: Ints) -> Vocabulary:
+        """The vocabulary that these arrays are of a model of `contract`."""
+        measures = frozenset(name for name in contract.features if contract.kind(name) == "number")
+        return cls(contract.user_fields, contract.item_fields, contract.context_fields, measures, tables, items, users)
+
+    @classmethod
+    def fit(cls, requests: Requests, contract: Contract) -> Vocabulary:
         """Every key of the training requests and of the histories that those requests read, no later ones."""
         seen = [requests.item]
         for action, tokens in enumerate(requests.sequences.tokens):
@@ -47,15 +53,19 @@ class Vocabulary:
             seen.append(tokens[np.cumsum(mark[:-1]) > 0])
         items = np.concatenate(seen)
         tables = {}
-        for fields, columns in ((user_fields, requests.user), (item_fields, items), (context_fields, requests.context)):
-            for place, field in enumerate(fields):
-                keys = np.unique(columns[:, place])
-                tables[field] = keys[keys != NULL_KEY]
+        for fields, columns in (
+            (contract.user_fields, requests.user),
+            (contract.item_fields, items),
+            (contract.context_fields, requests.context),
+        ):
+            for field in dict.fromkeys(fields):
+                keys = columns[:, [place for place, name in enumerate(fields) if name == field]]
+                keys = keys[keys != NULL_KEY]
+                measure = contract.kind(field) == "number"
+                tables[field] = _edges(keys, contract.features[field].bins) if measure else np.unique(keys)
         last = np.argsort(requests.time[requests.request], kind="stable")
-        return cls(
-            user_fields,
-            item_fields,
-            context_fields,
+        return cls.of(
+            contract,
             tables,
             _last_features(tables["item"], np.concatenate([*seen[1:], requests.item[last]])),
             _last_features(tables["user"], requests.user[np.argsort(requests.time, kind="stable")]),
@@ -63,11 +73,14 @@ class Vocabulary:
 
     def sizes(self, fields: tuple[str, ...]) -> list[int]:
         """Embedding rows per field, 'unknown' included."""
-        return [len(self.tables[f]) + 1 for f in fields]
+        return [len(self.tables[f]) + (2 if f in self.measures else 1) for f in fields]
 
     def rows(self, field: str, keys: Ints) -> Rows:
-        """Row of each key; 0 where the key is not in the table."""
+        """Row of each key; 0 where the key is not in the table, or missing."""
         table = self.tables[field]
+        if field in self.measures:
+            bins = np.searchsorted(table, keys, side="right") + 1
+            return np.where(keys == NULL_KEY, 0, bins).astype(np.int32)
         if not len(table):
             return np.zeros(keys.shape, np.int32)
         place = np.minimum(np.searchsorted(table, keys), len(table) - 1)
@@ -108,6 +121,15 @@ class Vocabulary:
         for place, field in enumerate(fields):
             out[:, place] = self.rows(field, keys[:, place])
         return out
+
+
+def _edges(keys: Ints, bins: int) -> Ints:
+    """Ascending edges that cut these keys into at most `bins` bins of about as many; each edge is one of the keys."""
+    if not len(keys):
+        return keys
+    ordered = np.sort(keys)
+    edges = np.unique(ordered[np.arange(1, bins) * len(keys) // bins])
+    return np.asarray(edges[edges > ordered[0]], np.int64)
 
 
 def _last_features(table: Ints, rows: NDArray[Any]) -> Ints:

@@ -40,11 +40,11 @@ def read_requests(home: Home, contract: Contract, days: Sequence[str]) -> Reques
     sequences = read_sequences(home, contract, contract.history_days(days[0], days[-1]))
     start, stop = sequences.span(user[first], time[first], since, contract.lengths)
     return Requests(
-        user=_stack(table, contract.user_fields)[first],
+        user=_stack(table, contract.user_columns)[first],
         time=time[first],
         offsets=offsets,
-        item=_stack(table, contract.item_fields),
-        context=_stack(table, contract.context_fields),
+        item=_stack(table, contract.item_columns),
+        context=_stack(table, contract.context_columns),
         label=np.stack([_label(table, f"label_{t}") for t in contract.task_names], axis=1),
         start=start,
         end=stop,
@@ -65,7 +65,7 @@ def read_sequences(home: Home, contract: Contract, days: Sequence[str]) -> Seque
         times.append(np.concatenate([_column(p, "time") for p in parts] or [np.empty(0, np.int64)]))
         tokens.append(
             np.concatenate(
-                [_stack(p, contract.item_fields) for p in parts] or [np.empty((0, len(contract.item_fields)), np.int64)]
+                [_stack(p, contract.item_columns) for p in parts] or [np.empty((0, len(contract.item_columns)), np.int64)]
             )
         )
     return Sequences.from_runs(users, tokens, times)

@@ -221,8 +221,6 @@ def test_shape_of_a_contract_counts_the_unknown_row() -> None:
     from tests.shops import shop, terms
 
     contract = terms()
-    vocabulary = Vocabulary.fit(
-        shop(contract, "2026-03-30", seed=1), contract.user_fields, contract.item_fields, contract.context_fields
-    )
+    vocabulary = Vocabulary.fit(shop(contract, "2026-03-30", seed=1), contract)
     shape = Shape.of(contract, vocabulary)
     assert shape == Shape((31,), (27, 5), (6, 6), tasks=2, actions=2, length=4, given=(-1, 0))

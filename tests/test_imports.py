@@ -28,10 +28,10 @@ NEVER = {
 """Package → libraries that it must not import."""
 
 FLOW = (
-    *("lake", "parquet", "project", "reading", "parsing", "validation", "ledger", "splitting", "limits"),
+    *("lake", "parquet", "project", "reading", "parsing", "validation", "ledger", "splitting", "limits", "sides"),
     *("ingest", "acceptance"),
     *("histories", "samples", "world", "simulator", "training", "registry"),
-    *("verdict_charts", "verdict_page", "evaluation", "served", "packaging", "replay"),
+    *("verdict_charts", "verdict_page", "evaluation", "served", "asking", "packaging", "replay"),
     *("predictions", "outcomes", "drift_bins", "drift_page", "drift"),
 )
 """Modules of `assets` in the order that data flows: each imports earlier ones only."""

@@ -55,9 +55,8 @@ def encoded_inputs(
     for day in terms.days():
         histories.build(home, terms, day)
         samples.build(home, terms, day)
-    fields = (terms.user_fields, terms.item_fields, terms.context_fields)
     if vocabulary is None:
-        vocabulary = Vocabulary.fit(read_requests(home, terms, terms.training_days(JUDGED)), *fields)
+        vocabulary = Vocabulary.fit(read_requests(home, terms, terms.training_days(JUDGED)), terms)
     raw = read_requests(home, terms, [JUDGED])
     coded = vocabulary.encode(raw)
     out = {}

@@ -93,7 +93,7 @@ def fill(home: Home, terms: Contract, rows: int = 300) -> None:
 def door(home: Home, terms: Contract) -> tuple[Ranking, Callable[[], httpx.Client]]:
     """The service's own app on the histories until the day before, spoken to without a socket."""
     offline = read_requests(home, terms, [BEFORE])
-    vocabulary = Vocabulary.fit(offline, terms.user_fields, terms.item_fields, terms.context_fields)
+    vocabulary = Vocabulary.fit(offline, terms)
     snapshot, end = online.load(home, terms, terms.day_of(terms.day_start(BEFORE)))
     told = online.OnlineHistories(terms, snapshot, end, None)
     log = lines.Lines(home.prediction_inbox, 1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from assets import packaging, served
+from assets.asking import Asking
 from bentos.opening import open_ranking
 from models import artifact
 from models.contract import Contract
@@ -39,7 +40,7 @@ def test_every_request_of_a_day_is_served_as_it_was_judged(log: str, terms: Cont
     assert lengths.min() == 0
     assert (lengths.max(axis=0) == terms.lengths).all()  # cut at the contract's length
     asked = packaging.spread(asked, 60)
-    online = packaging.rescore(cast("served.Served", InProcess(home, ranker)), terms, asked)
+    online = packaging.rescore(cast("served.Served", InProcess(home, ranker)), Asking(terms, {}), asked)
     assert np.abs(online - ranker.score(asked)).max() < 1e-6
 
 
@@ -56,7 +57,7 @@ def test_the_built_bento_agrees_and_leaves_no_trace_in_the_inbox(built: Home) ->
 def test_a_service_without_the_latest_histories_is_found_out(service: served.Served, built: Home) -> None:
     ranker = artifact.load(built.model("dtrn", JUDGED))
     asked = packaging.spread(read_requests(built, SHOWN, [JUDGED]), 40)
-    online = packaging.rescore(service, SHOWN, asked)  # it reads the day before, not the judged day
+    online = packaging.rescore(service, Asking(SHOWN, {}), asked)  # it reads the day before, not the judged day
     with pytest.raises(packaging.NotTheSame, match=r"rows differ by more than 1e-05, most .* in task .*history lengths there"):
         packaging.agreement(SHOWN, asked, ranker.score(asked), online)
 

@@ -151,7 +151,7 @@ def test_every_row_is_an_event_or_quarantined_by_its_rule(
         (b"u,i,b,t\n1,2,pv,1704063600\n", True, "missing_columns", "no column 'c'.*are u, i, b, t"),
         (b"u,i,c,c,b,t\n1,2,3,3,pv,1704063600\n", True, "missing_columns", "column 'c' more than once"),
         (gzip.compress(b"1,2,3,pv,1704063600\n" * 50_000)[:-900], False, "unreadable_file", "reading stops"),
-        (b"PAR1....", False, "unreadable_file", "source.format is 'csv'"),
+        (b"PAR1....", False, "unreadable_file", "contract says format 'csv'"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_quarantined_row(

@@ -6,6 +6,12 @@ import numpy as np
 
 from models.requests import NULL_KEY, Requests, Sequences
 from models.vocabulary import Vocabulary
+from tests.logs import EVENTS, contract
+
+TERMS = contract(
+    EVENTS, user_features={"segment": "segment"}, context={}, behaviours={"view": {"values": ["view"]}},
+    tasks={"click": {"behaviours": ["view"], "horizon_hours": 24}},
+)  # fmt: skip
 
 
 def requests() -> Requests:
@@ -30,7 +36,7 @@ def requests() -> Requests:
 
 
 def test_rows_are_the_sorted_keys_of_training_and_of_the_histories_it_read() -> None:
-    vocabulary = Vocabulary.fit(requests(), ("user", "segment"), ("item", "category"), ())
+    vocabulary = Vocabulary.fit(requests(), TERMS)
     assert vocabulary.tables["item"].tolist() == [20, 30, 50], "99 was seen by no request"
     assert vocabulary.tables["category"].tolist() == [1, 2, 4, 5, 6]
     assert vocabulary.rows("item", np.array([30, 31, 20, NULL_KEY])).tolist() == [2, 0, 1, 0]
@@ -41,6 +47,6 @@ def test_rows_are_the_sorted_keys_of_training_and_of_the_histories_it_read() -> 
 
 
 def test_an_item_is_remembered_with_the_features_it_had_last() -> None:
-    vocabulary = Vocabulary.fit(requests(), ("user", "segment"), ("item", "category"), ())
+    vocabulary = Vocabulary.fit(requests(), TERMS)
     assert vocabulary.item_features(np.array([30, 20, 50, 99])).tolist() == [[2], [4], [6], [NULL_KEY]]
     assert vocabulary.user_features(np.array([7, 8])).tolist() == [[3], [NULL_KEY]]
