@@ -3,8 +3,8 @@ Learning in Targeted Display Advertising'. What a step knows is handed to the ne
 
     z[1] = q[1];   z[t] = Σ_u softmax_u(h₂(u)·h₃(u) / √k)·h₁(u)  over u ∈ {g[t-1](z[t-1]), q[t]};   q[t] = network t of x[t]
 
-The steps are the contract's tasks in its order. h₁, h₂, h₃ are a step's own. The paper's penalty for P(step t) > P(step t - 1) is
-left out: it holds of steps that imply the one before, and tasks here either need not, or are probabilities given that one.
+The steps are the contract's tasks in its order. h₁, h₂, h₃ are a step's own. The paper's penalty for P(step t) > P(step t - 1)
+is left out: it is for steps that imply the one before, and tasks here either need not, or are probabilities given that one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Transfer(nn.Module):
     def forward(self, before_BH: Tensor, own_BH: Tensor) -> Tensor:
         both = torch.stack([torch.relu(self.give(before_BH)), own_BH], dim=1)  # (B, 2, H)
         score = (self.left(both) * self.right(both)).sum(-1, keepdim=True) / math.sqrt(both.shape[-1])
-        return (score.softmax(1) * self.value(both)).sum(1)
+        mixed: Tensor = (score.softmax(1) * self.value(both)).sum(1)
+        return mixed
 
 
 class AITM(Head):

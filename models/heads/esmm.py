@@ -1,4 +1,5 @@
-"""ESMM: Ma et al., SIGIR 2018, 'Entire Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion Rate'.
+"""ESMM: Ma et al., SIGIR 2018, 'Entire Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion
+Rate'.
 
 A network per task over shared embeddings. A task that is conditional on another (the contract's `given`) is not fitted to the
 samples where that other happened, which is a biased choice, but through the product with it to all samples:
@@ -30,7 +31,7 @@ class ESMM(Head):
         self.towers = Towers(recipe, shape.tasks, narrow)
 
     def forward(self, x_SBI: Tensor) -> Tensor:
-        """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T), conditional ones of such tasks."""
+        """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T), of the factors."""
         logits: Tensor = self.towers(torch.relu(self.second(torch.relu(self.first(x_SBI)))))
         return logits
 
