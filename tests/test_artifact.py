@@ -14,13 +14,13 @@ import torch
 
 from models import artifact
 from models.batches import Loader
-from models.config import RECIPES, Recipe
+from models.config import RECIPES, Recipe, named
 from models.contract import Contract
 from models.requests import NULL_KEY, Requests, Sequences
 from models.training import Trained, predict, train
 from tests.shops import shop, terms
 
-NAMES = ("dtrn", "mmoe")
+NAMES = ("dtrn", "mmoe", "single-task", "dmt+ple", "pooled+esmm")
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     contract = terms(epochs=2)
     data = shop(contract, "2026-03-30", seed=1), shop(contract, "2026-03-31", seed=2)
     folder = tmp_path_factory.mktemp("checkpoints")
-    return {
-        n: train(replace(RECIPES[n], width=8), contract, *data, checkpoint=folder / n, report=lambda _: None) for n in NAMES
-    }
+    return {n: train(replace(named(n), width=8), contract, *data, checkpoint=folder / n, report=lambda _: None) for n in NAMES}
 
 
 @pytest.fixture
