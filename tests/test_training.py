@@ -23,13 +23,13 @@ from models.checkpoint import Checkpoint, Epoch
 from models.config import RECIPES, Recipe, named
 from models.contract import Contract
 from models.metrics import auc, log_loss
-from models.names import SHORT, parts
 from models.requests import MASKED, Requests
 from models.training import Trained, device_of, train
 from tests.shops import shop, terms
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING, VALIDATION = "2026-03-30", "2026-03-31"
+pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = replace(RECIPES["dtrn"], width=8, ffn=8, hyper=4, experts=2, expert_widths=(16, 8), tower=4)
 
 
@@ -56,13 +56,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Pat
     assert weights(fit(tmp_path / "other", terms(epochs=2, seed=8), recipe)) != weights(first)
 
 
-@pytest.mark.parametrize(
-    "name", [*RECIPES, *(f"pooled+{head}" for head in parts("heads") if f"pooled+{head}" not in SHORT.values())]
-)
-def test_every_model_learns_the_taste_of_a_user(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["dtrn", "dmt", "mmoe", "ple", "single-task"])
+def test_they_learn_the_taste_of_a_user(tmp_path: Path, name: str) -> None:
     """Click follows the parity of the user's own past; knowing user and parity perfectly gives an AUC of about 0.85."""
     recipe = replace(small(name), embedding_std=0.3, experts=4)  # with PLE's one of eight units a task no unit may live
-    trained = fit(tmp_path, terms(epochs=12, learning_rate=0.01, patience=12, embedding_decay=0), recipe)
+    trained = fit(tmp_path, terms(epochs=8, learning_rate=0.01, patience=8, embedding_decay=0), recipe)
     assert max(e.validation_auc["click"] for e in trained.history) > 0.75
     assert trained.history[-1].loss["click"] < trained.history[0].loss["click"] - 0.05
 
