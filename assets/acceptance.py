@@ -15,6 +15,7 @@ from ibis.backends.duckdb import Backend
 
 from assets import lake, ledger, validation
 from assets.project import Project, explained
+from assets.validation import Layout
 from models.contract import Contract
 from models.home import EARLIER_DAY, Home
 
@@ -35,7 +36,7 @@ def schema(home: Home, contract: Contract, days: list[str]) -> Outcome:
 def no_duplicates(home: Home, contract: Contract, days: list[str]) -> Outcome:
     """Rows that are there again: none, or where repeats are real, as many as within the one file that has most of them."""
     con = lake.engine()
-    kept = list(validation.kept(contract))
+    kept = list(Layout.of_log(contract).kept())
     found: Outcome = {}
     for day in days:
         copies = con.read_parquet(home.events(day), hive_partitioning=False).group_by(kept).agg(copies=ibis._.count())
@@ -68,7 +69,7 @@ def bad_rows_within_limit(home: Home, contract: Contract, days: list[str]) -> Ou
 
 def _told(con: Backend, home: Home, contract: Contract, day: str) -> ir.Table:
     """The distinct good rows that the files tell of a day: `copies` in all of them, `most` in one of them."""
-    kept = list(validation.kept(contract))
+    kept = list(Layout.of_log(contract).kept())
     pieces = [path for e in ledger.active(home) if (path := home.split(e.file) / f"day={day}.parquet").is_file()]
     # No row of the day's own columns; a memtable would keep the connection alive until the process ends.
     none = con.read_parquet(home.events(day), hive_partitioning=False).mutate(filename=ibis.null("string")).limit(0)
@@ -89,13 +90,25 @@ def _result(context: dg.AssetCheckExecutionContext, project: Project, check: Che
     shown = wrong or found
     return dg.AssetCheckResult(
         passed=not wrong,
-        description="; ".join(f"{day}: expected {pair[0]}, found {pair[1]}" for day, pair in wrong.items()) or None,
+        description=_said(wrong) or None,
         metadata={
             "expected": {d: p[0] for d, p in shown.items()},
             "actual": {d: p[1] for d, p in shown.items()},
             "days": len(found),
         },
     )
+
+
+def _said(wrong: Outcome) -> str:
+    """Each finding once, with the days that have it."""
+    days: dict[tuple[str, str], list[str]] = {}
+    for day, (expected, actual) in wrong.items():
+        days.setdefault((str(expected), str(actual)), []).append(day)
+    return "\n".join(f"{_span(found)}: expected {expected}, found {actual}" for (expected, actual), found in days.items())
+
+
+def _span(days: list[str]) -> str:
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
 
 
 @dg.asset_check(asset="events", name="schema", description=schema.__doc__)

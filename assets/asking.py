@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ibis.backends.duckdb import Backend
 
 from assets import lake, reading
@@ -76,7 +77,7 @@ class Asking:
         kind = self.contract.kind(field)
         if kind == "text":
             return self.texts[field][int(key)]
-        return float(key_numbers(key)) if kind == "number" else int(key)
+        return float(key_numbers(np.array([key]))[0]) if kind == "number" else int(key)
 
 
 def _texts(backend: Backend, contract: Contract, field: str, files: Sequence[Any]) -> dict[int, str]:

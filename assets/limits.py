@@ -56,10 +56,13 @@ def blocked(files: Iterable[tuple[Entry, Split]], day: str, contract: Contract) 
 def _reason(entry: Entry, split: Split, day: str, where: str, contract: Contract) -> str:
     end = f"See quarantine/day={where}; {REMEDY}"
     if split.refused:
-        return f"{entry.name}: no row of it can be used, and it may hold rows of {day}: {split.refused}. {end}"
+        return f"{entry.name}: no row of it can be used, and it may hold rows of any day: {split.refused}. {end}"
     told = excess(split, where, contract)
     assert told is not None
     bad, rows, rule = told
-    which = f"rows of {day} are bad" if where == day else f"rows are bad and show no day, so {day} may lack them"
+    which = (
+        f"rows of {day} are bad" if where == day else "rows are bad and show no day of the calendar, so any day may lack them"
+    )
     limit = f"{bad / rows:.1%}, and validation.max_bad_share is {contract.validation.max_bad_share:.1%}"
-    return f"{entry.name}: {bad} of {rows} {which}: {limit}; most often broken is the rule '{rule}'. {end}"
+    most = f"most often broken is the rule '{rule}' ({split.examples[rule]})"
+    return f"{entry.name}: {bad} of {rows} {which}: {limit}; {most}. {end}"

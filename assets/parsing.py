@@ -78,7 +78,7 @@ def named(source: str, contract: Contract) -> tuple[list[Path], list[Path]]:
     if source and path.is_dir():
         found = sorted(p.absolute() for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
         elsewhere = {p for side in (contract.item_table, contract.user_table) if side for p in path.absolute().glob(side.file)}
-        files = [p for p in found if _unpacked_name(p).endswith(suffixes) and p not in elsewhere]
+        files = [p for p in found if unpacked_name(p).endswith(suffixes) and p not in elsewhere]
         looked = f"a folder without any file that ends in {', '.join(suffixes)} (or the same with .gz or .zst)"
         aside = [p for p in found if p not in {*files, *elsewhere}]
     else:
@@ -105,7 +105,7 @@ def beside(source: str, part: str, side: Side, contract: Contract) -> list[Path]
     return files
 
 
-def _unpacked_name(path: Path) -> str:
+def unpacked_name(path: Path) -> str:
     return path.name.lower().removesuffix(".gz").removesuffix(".zst")
 
 
@@ -132,7 +132,7 @@ def rows(path: Path, source: Source, wanted: Sequence[str], scratch: Path) -> Ro
     return _text_rows(path, packed, source, wanted)
 
 
-def _opened(path: Path, packed: str | None) -> IO[bytes] | gzip.GzipFile:
+def unpacking(path: Path, packed: str | None) -> IO[bytes] | gzip.GzipFile:
     if packed == "gzip":
         return gzip.open(path, "rb")
     if packed == "zstd":
@@ -186,7 +186,7 @@ def _complete(found: Sequence[str], wanted: Sequence[str]) -> None:
 def _line_blocks(path: Path, packed: str | None) -> Iterator[pa.Table]:
     """Tables of (number, text, damaged, open), a line a row, its end (LF or CRLF) and a leading byte-order mark taken off."""
     number, carry = 1, b""
-    with _opened(path, packed) as file:
+    with unpacking(path, packed) as file:
         for chunk in _chunks(file):
             data = carry + chunk
             cut = data.rfind(b"\n") + 1
@@ -245,7 +245,7 @@ def _escaped(data: bytes, offsets: NDArray[np.int64]) -> tuple[pa.Array, NDArray
 def _unpacked(path: Path, packed: str, scratch: Path) -> Path:
     target = scratch / "unpacked.parquet"
     try:
-        with _opened(path, packed) as source, target.open("wb") as file:
+        with unpacking(path, packed) as source, target.open("wb") as file:
             shutil.copyfileobj(source, file, BLOCK_BYTES)
     except (EOFError, OSError, zlib.error) as error:
         raise Refused("unreadable_file", f"unpacking stops: {error}") from error

@@ -188,13 +188,18 @@ def moment(value: ir.Value, contract: Contract, span: Span) -> ir.IntegerValue:
     if kind.startswith("epoch"):
         return ibis.null("int64") if temporal else _epoch(value, kind)
     if kind == "date":
-        return span.midnight(_date(value, contract).cast("timestamp").epoch_seconds() // 86_400)
+        return span.midnight(day_number(value, contract))
     return _epoch_ms(_timestamp(value, contract))
+
+
+def day_number(value: ir.Value, contract: Contract) -> ir.IntegerValue:
+    """Days since 1970 of a `written` date, null when none can be read."""
+    return _date(value, contract).cast("timestamp").epoch_seconds() // 86_400
 
 
 def _epoch(value: ir.Value, kind: str) -> ir.IntegerValue:
     if kind == "epoch_us":
-        return whole(value).clip(-FAR_MS * 1000, FAR_MS * 1000) // 1000
+        return whole(value).clip(-FAR_MS * 900, FAR_MS * 900) // 1000
     if kind == "epoch_ms":
         return whole(value).clip(-FAR_MS, FAR_MS)
     seconds = whole(value).clip(-FAR_MS // 1000, FAR_MS // 1000) * 1000

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import ibis
+import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from assets import lake, parquet, parsing, reading, splitting, validation
@@ -138,9 +139,8 @@ def _settle(con: Backend, layout: Layout, entity: Entity, scratch: Path, target:
     return parquet.write(con, rows, validation.arrow_schema(kept), target)
 
 
-def _gather_bad(con: Backend, scratch: Path, target: Path) -> Counter[str]:
+def _gather_bad(con: Backend, scratch: Path, target: Path) -> dict[str, int]:
     parts = sorted(scratch.glob("*/rows/*/part=bad/*.parquet"))
     told = con.read_parquet(parts, hive_partitioning=False, filename=True).order_by("filename", "number") if parts else None
     parquet.write(con, told, ibis.schema(splitting.BAD).to_pyarrow(), target)
-    rules = con.read_parquet(target).rule.to_pyarrow().to_pylist()
-    return Counter(rules)
+    return dict(Counter(pq.read_table(target, columns=["rule"], partitioning=None).column("rule").to_pylist()))

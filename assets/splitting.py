@@ -34,8 +34,8 @@ class Split:
     """The counts of one source file.
 
     contract, code: digests of what it was split under · valid: good rows by day · bad: rules by day (`unknown` for rows
-    without one), rows by rule · pieces: content hash of each day's piece · blank: empty lines, which hold no row ·
-    refused: why none of the file's rows can be used, None when they can.
+    without one), rows by rule · pieces: content hash of each day's piece · examples: rule → what the first row that broke it
+    showed · blank: empty lines, which hold no row · refused: why none of the file's rows can be used, None when they can.
     """
 
     contract: str
@@ -43,6 +43,7 @@ class Split:
     valid: dict[str, int] = field(default_factory=dict)
     bad: dict[str, dict[str, int]] = field(default_factory=dict)
     pieces: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
     blank: int = 0
     refused: str | None = None
 
@@ -206,5 +207,7 @@ def _counted(con: Backend, told: Split, folder: Path) -> Split:
     counts = rows.group_by(day=rows.day.fill_null(UNKNOWN_DAY), rule=rows.rule).agg(n=rows.count()).order_by("day", "rule")
     for row in counts.to_pyarrow().to_pylist():
         bad.setdefault(row["day"], {})[row["rule"]] = row["n"]
+    first = rows.group_by("rule").agg(detail=rows.detail.fill_null("").argmin(rows.number.fill_null(0))).order_by("rule")
+    examples = {row["rule"]: row["detail"] for row in first.to_pyarrow().to_pylist()}
     hashes = {day: lake.content_hash(piece) for day, piece in pieces.items()}
-    return Split(told.contract, told.code, valid, bad, hashes)
+    return Split(told.contract, told.code, valid, bad, hashes, examples)

@@ -139,7 +139,7 @@ class Contract(Section):
         return self
 
     def _check_names(self) -> None:
-        names = [*self.item_columns[1:], *self.user_columns[1:], *self.context_columns, *self.text_columns]
+        names = [*self.item_columns[1:], *self.user_columns[1:], *self.context_columns, *self.text_columns.values()]
         if clash := {n for n in names if names.count(n) > 1 or n in RESERVED}:
             raise ValueError(f"item_features/user_features/context: {sorted(clash)} used twice or reserved; rename")
         if clash := (RESERVED | set(names)) & set(self.label_columns):

@@ -71,6 +71,31 @@ def _line(dataset: str, root: Path, log: str, model: str | None = None) -> Itera
         yield line
 
 
+@app.command(epilog="Example:  ./dtrn init logs/2019-Oct.csv.gz --out shop.toml --answer zone=Europe/Moscow")
+def init(
+    log: Annotated[str, typer.Argument(help="The log: a file, a folder or a glob.")],
+    out: Annotated[Path, typer.Option(help="The contract to write, a .toml.")] = Path("my.toml"),
+    answer: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="What it would ask, once for each answer.")] = [],  # noqa: B006
+) -> None:
+    """Draft a contract from the log itself, with the evidence for every guess beside it; asks where it could go two ways."""
+    from orchestration import newcomer
+
+    newcomer.write_draft(log, out, answer, Console(highlight=False, soft_wrap=True))
+
+
+@app.command(epilog="Example:  ./dtrn check shop.toml logs/2019-Oct.csv.gz")
+def check(
+    contract: Annotated[str, typer.Argument(help="Name of a contract in datasets/, or the path of one.")],
+    log: Annotated[str, typer.Argument(help="The log: a file, a folder or a glob.")],
+) -> None:
+    """Try a contract on a log's first 100,000 rows: what is valid and what is not, samples, positives, cost. Keeps nothing."""
+    from orchestration import instance, newcomer
+
+    os.environ.update(instance.QUIET)
+    if not newcomer.tell_trial(load(contract), contract, log, Console(highlight=False, soft_wrap=True)):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example:  ./dtrn demo --dataset taobao --log ../shared/data/taobao_user_behavior_head.csv")
 def demo(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log = "") -> None:
     """The daily job on a whole log: ingested, retrained, judged, served, replayed, monitored. Ends with a table."""

@@ -115,9 +115,9 @@ class _Listener:
         elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed:
-                self.progress.console.print(
-                    f"  [yellow]![/yellow] check {escape(check.check_name)}: {escape(check.description or 'failed')}"
-                )
+                stops = check.blocking and check.severity == dg.AssetCheckSeverity.ERROR  # its words then end the command
+                said = "failed" if stops else escape(check.description or "failed")
+                self.progress.console.print(f"  [yellow]![/yellow] check {escape(check.check_name)}: {said}")
         elif kind == dg.DagsterEventType.STEP_SUCCESS and step in self.worked:
             self.progress.ended(self._named(step), event.step_success_data.duration_ms / 1000, self.worked[step])
 

@@ -81,6 +81,8 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
         source = event.step_failure_data.error_source
         if source is not None and source.value == "INTERRUPT":
             return "stopped before it was done. What is finished stays; the same command goes on from there"
+        if event.step_failure_data.error and event.step_failure_data.error.cls_name == "DagsterAssetCheckFailedError":
+            continue  # the check speaks for itself, below
         fault = (
             "" if event.step_failure_data.user_failure_data else f" (a fault; `make ui` has its trace, run {result.run_id[:8]})"
         )

@@ -29,8 +29,9 @@ NEVER = {
 
 FLOW = (
     *("lake", "parquet", "project", "reading", "parsing", "validation", "ledger", "splitting", "limits", "sides"),
+    *("profile", "roles", "draft"),
     *("ingest", "acceptance"),
-    *("histories", "samples", "world", "simulator", "training", "registry"),
+    *("histories", "samples", "world", "simulator", "training", "trial", "registry"),
     *("verdict_charts", "verdict_page", "evaluation", "served", "asking", "packaging", "replay"),
     *("predictions", "outcomes", "drift_bins", "drift_page", "drift"),
 )

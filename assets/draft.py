@@ -1,0 +1,447 @@
+"""A draft contract for a log that nobody has described yet: every guess a line of TOML, its evidence a comment beside it.
+
+It is a start for a person, not a verdict: what the rows cannot tell (a time zone above all) is said to be a guess, and what may
+only be known after the fact is left out of the model's inputs until somebody who knows the log lets it in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ibis
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assets import lake, parsing, profile, reading, roles
+from assets.profile import Column, Profile, kind_of
+from assets.reading import fields, json_fields, written
+from assets.roles import Ask, Moment, Roles, plain
+from models.contract import RESERVED, Contract
+from models.sections import Source
+
+HOUR_MS = 3_600_000
+ZONES = {
+    -10: "Pacific/Honolulu", -8: "America/Los_Angeles", -7: "America/Denver", -6: "America/Chicago", -5: "America/New_York",
+    -4: "America/Santiago", -3: "America/Sao_Paulo", 0: "UTC", 1: "Europe/Paris", 2: "Europe/Helsinki", 3: "Europe/Moscow",
+    4: "Asia/Dubai", 5: "Asia/Karachi", 6: "Asia/Dhaka", 7: "Asia/Bangkok", 8: "Asia/Shanghai", 9: "Asia/Tokyo",
+    10: "Australia/Sydney",
+}  # fmt: skip
+"""Hours ahead of UTC → a zone of many people there."""
+
+QUIETEST = 3
+"""Local hour at which people do least."""
+SAFE = re.compile(r"(^|_)(position|pos|rank|slot|tab|device|platform|channel|page|os)($|_)")
+MEASURES = re.compile(r"price|cost|duration|length|words|age$|amount|size|score|rating|_ms$|seconds|weight")
+SEPARATORS = "|;,"
+DETERMINED = 0.98
+RARE = 50
+LONG, SHORT = 50, 20
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One line of a features section: our name, its TOML value and the evidence."""
+
+    name: str
+    value: str
+    evidence: str
+
+
+@dataclass
+class Features:
+    item: list[Feature] = field(default_factory=list)
+    user: list[Feature] = field(default_factory=list)
+    context: list[Feature] = field(default_factory=list)
+    left: list[Feature] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Days:
+    """The days that a log is of, local to `zone`; `earlier` rows before the first, `volume` least and most rows a day."""
+
+    zone: str
+    why: str
+    first: date
+    last: date
+    accept_from: date | None
+    earlier: int
+    volume: tuple[int, int]
+    total: int
+
+
+def draft(source: str, name: str, ask: Ask) -> str:
+    """The TOML of a contract for the log at `source`. Raises ValueError when it cannot be one, saying why."""
+    kinds = profile.logs(source)
+    seen = profile.profile(kinds[0])
+    found = roles.guess(seen, ask)
+    days = _days(seen, found.moment, ask)
+    features = _features(seen, found)
+    tables = [t for files in kinds[1:] if (t := _table(source, profile.profile(files), seen, found, features))]
+    return "\n".join(_toml(name, seen, found, days, features, tables)) + "\n"
+
+
+# days and zone
+
+
+def _days(seen: Profile, moment: Moment, ask: Ask) -> Days:
+    year = None
+    if moment.format == "%m%d":
+        year = int(ask("year", f"'{moment.column}' is written without a year; which one is it?", [("", moment.evidence)]))
+    counts = hours(seen, moment, year)
+    if not len(counts):
+        raise ValueError(f"no row of {', '.join(p.name for p in seen.files)} has a readable '{moment.column}'")
+    zone, why = _zone(counts, moment, ask)
+    contract = _timed(seen.source, moment, year, zone)
+    by_day: dict[date, int] = {}
+    for hour, rows in zip(counts.index.tolist(), counts.tolist(), strict=True):
+        day = contract.day_of(hour * HOUR_MS)
+        by_day[day] = by_day.get(day, 0) + rows
+    usual = float(np.median(sorted(by_day.values())[len(by_day) // 2 :]))
+    busy = sorted(day for day, rows in by_day.items() if rows >= 0.02 * usual)
+    first, last = _longest(busy)
+    before = {day: rows for day, rows in by_day.items() if day < first}
+    volumes = [by_day.get(first + timedelta(days=n), 0) for n in range((last - first).days + 1)]
+    return Days(
+        zone,
+        why,
+        first,
+        last,
+        min(before, default=None),
+        sum(before.values()),
+        (min(volumes), max(volumes)),
+        sum(by_day.values()),
+    )
+
+
+def _longest(days: Sequence[date]) -> tuple[date, date]:
+    """First and last of the longest stretch of days without a gap of more than a week: stragglers stand apart."""
+    runs = [[days[0]]]
+    for day in days[1:]:
+        if day - runs[-1][-1] > timedelta(days=7):
+            runs.append([])
+        runs[-1].append(day)
+    longest = max(runs, key=len)
+    return longest[0], longest[-1]
+
+
+def hours(seen: Profile, moment: Moment, year: int | None) -> pd.Series:
+    """Rows by hour since 1970 (UTC; a local time as if it were UTC), over the whole log, where its time can be read."""
+    contract, counts = _timed(seen.source, moment, year, "UTC"), []
+    with TemporaryDirectory() as scratch:
+        for path in seen.files:
+            opened = parsing.rows(path, seen.source, (moment.column,) if seen.source.format != "csv" else (), Path(scratch))
+            backend, sql = lake.engine(), ""
+            for block in opened.blocks:
+                backend.con.register("block", block)
+                sql = sql or backend.compile(_by_hour(block, opened.columns, contract, moment.column))
+                counts.append(backend.con.execute(sql).df())
+    by_hour = pd.concat(counts).groupby("hour")["rows"].sum()
+    return by_hour[by_hour.index.notna()].astype(int).rename(index=int)
+
+
+def _by_hour(block: Any, columns: Sequence[str], contract: Contract, column: str) -> Any:
+    t = ibis.table(ibis.Schema.from_pyarrow(block.schema), name="block")
+    source = contract.source
+    if source.format == "csv":
+        value = fields(t.text, source.delimiter)[list(columns).index(column)]
+    else:
+        value = json_fields(t.text, [column])[0] if source.format == "jsonl" else t[column]
+    if contract.time.kind == "date":
+        hour = reading.day_number(written(value), contract) * 24
+    else:
+        hour = reading.moment(written(value), contract, reading.Span.of(contract, contract.calendar.first_day)) // HOUR_MS
+    return t.group_by(hour=hour).agg(rows=ibis._.count())
+
+
+def _timed(source: Source, moment: Moment, year: int | None, zone: str) -> Contract:
+    """A contract of which only source and time matter."""
+    time = {"column": moment.column, "kind": moment.kind, "format": moment.format, "zone": zone, "year": year}
+    columns = source.columns or ("user", "item", moment.column)
+    return Contract.model_validate({
+        "name": "draft", "shape": "events", "source": source.model_dump(), "time": time,
+        "columns": {"user": columns[0], "item": columns[0]}, "calendar": {"first_day": "2000-01-01"},
+        "behaviours": {"any": {}}, "tasks": {"any": {"behaviours": ["any"], "horizon_hours": 24}},
+    })  # fmt: skip
+
+
+def _zone(counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
+    """A time zone and why: asked for, or guessed from the hour at which least happens."""
+    if answer := ask("zone", "", [("", "")]):
+        return answer, "as answered"
+    if moment.kind == "date":
+        return "UTC", "only days are known, so the zone changes nothing"
+    day = np.bincount(counts.index.to_numpy() % 24, counts.to_numpy(), minlength=24).astype(np.float64)
+    around: NDArray[np.float64] = np.sum([np.roll(day, shift) for shift in (-2, -1, 0, 1, 2)], axis=0)
+    quiet = int(np.argmin(around))
+    if around.min() > 0.6 * around.mean():
+        return "UTC", "a guess: no hour is quiet enough to tell; days would begin at another hour in another zone"
+    ahead = (QUIETEST - quiet + 12) % 24 - 12
+    busy = counts[counts >= 0.02 * counts.median()].index
+    opens, ends = -int(busy[0]) % 24, -int(busy[-1] + 1) % 24
+    cut = (opens + 12) % 24 - 12
+    local = moment.kind == "timestamp" and "Z" not in moment.evidence and "UTC" not in (moment.format or "")
+    if local and "%z" not in (moment.format or ""):
+        return "UTC", f"the times are as written; least happens at {quiet}:00"
+    if opens == ends and abs(cut - ahead) <= 3:
+        return _named(cut), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
+    zone = _named(ahead)
+    return zone, f"a guess: least happens at {quiet}:00 UTC, which is {QUIETEST}:00 there; name your own"
+
+
+def _named(ahead: int) -> str:
+    return ZONES.get(ahead, f"Etc/GMT{-ahead:+d}")
+
+
+# features
+
+
+def _features(seen: Profile, found: Roles) -> Features:
+    out, taken = Features(), {found.moment.column, found.user, found.item, found.behaviour}
+    taken |= {condition.split()[0] for condition in found.labels.values()}
+    for column in seen.columns.values():
+        if column.name in taken:
+            continue
+        if column.distinct <= 1:
+            out.left.append(Feature(column.name, "", "one value only" if column.distinct else "nothing written"))
+            continue
+        by_item, by_user = (_determined(seen.rows, key, column.name) for key in (found.item, found.user))
+        if max(by_item, by_user) >= DETERMINED:
+            entity, side, share = ("item", out.item, by_item) if by_item >= by_user else ("user", out.user, by_user)
+            _add(
+                side, out.left, column, seen.rows[column.name], f"the same in {share:.0%} of the {entity}s seen more than once"
+            )
+        elif SAFE.search(plain(column.name)) and column.distinct <= 1000:
+            _add(out.context, out.left, column, seen.rows[column.name], "of the moment, by its name")
+        else:
+            said = f"changes from row to row ({column.distinct:,} values); if known before the feedback: [context.columns]"
+            out.left.append(Feature(column.name, "", said))
+    return out
+
+
+def _determined(rows: pd.DataFrame, key: str, column: str) -> float:
+    """Share of the keys seen more than once whose values of a column all agree; 0 where too few were."""
+    pairs = rows[[key, column]].dropna()
+    groups = pairs.groupby(key)[column].agg(["size", "nunique"])
+    more = groups[groups["size"] > 1]
+    return float((more["nunique"] == 1).mean()) if len(more) >= 10 else 0.0
+
+
+def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Series, evidence: str) -> None:
+    kind, name = kind_of(column), _ours(column.name)
+    separator = _separator(values) if kind == "text" else None
+    told = f"{evidence}; {column.distinct:,} values"
+    if kind == "id" and MEASURES.search(plain(column.name)) and column.distinct > 20:
+        kind = "number"
+    if kind == "text" and separator is None and column.distinct > max(0.5 * column.filled, 1000):
+        left.append(Feature(column.name, "", f"nearly a text of its own in each row ({column.distinct:,} values)"))
+        return
+    parts = [f"column = {_quoted(column.name)}", f'kind = "{kind}"']
+    if separator:
+        parts.append(f"separator = {_quoted(separator)}")
+    value = _quoted(column.name) if kind == "id" else "{ " + ", ".join(parts) + " }"
+    side.append(Feature(name, value, told))
+
+
+def _separator(values: pd.Series) -> str | None:
+    """What cuts a list of ids or words: there in many values, with entries that come again and again."""
+    texts = values.dropna().drop_duplicates().head(2000)
+    if texts.str.startswith("[").mean() > 0.9:
+        return ","
+    for mark in SEPARATORS:
+        entries = texts.str.split(mark, regex=False)
+        if texts.str.contains(mark, regex=False).mean() > 0.2 and entries.explode().nunique() < 0.5 * entries.str.len().sum():
+            return mark
+    return None
+
+
+def _ours(column: str) -> str:
+    """A name of ours for a source column."""
+    name = re.sub(r"_id$", "", plain(column.rsplit("/", 1)[-1]))[:40] or "field"
+    name = name if name[0].isalpha() else f"c_{name}"
+    return f"{name}_of_row" if name in RESERVED else name
+
+
+# side tables
+
+
+@dataclass(frozen=True)
+class Table:
+    """A second file of items or users."""
+
+    entity: str
+    file: str
+    seen: Profile
+    key: str
+    features: list[str]
+    evidence: str
+
+
+def _table(source: str, side: Profile, log: Profile, found: Roles, features: Features) -> Table | None:
+    """The side table that a file is, its features added to `features`; None when nothing in it is one of the log's ids."""
+    best: tuple[float, str, Column] | None = None
+    for entity, ids in (("item", found.item), ("user", found.user)):
+        known = set(log.rows[ids].dropna())
+        for candidate in side.columns.values():
+            values = set(side.rows[candidate.name].dropna())
+            share = len(known & values) / max(len(known), 1)
+            if candidate.distinct > 0.95 * candidate.filled and share > 0.3 and (best is None or share > best[0]):
+                best = (share, entity, candidate)
+    if best is None:
+        return None
+    share, entity, key = best
+    own: list[Feature] = []
+    for column in side.columns.values():
+        if column.name != key.name and column.distinct > 1:
+            _add(own, features.left, column, side.rows[column.name], f"from {side.files[0].name}")
+    target = features.item if entity == "item" else features.user
+    taken = {f.name for f in [*features.item, *features.user, *features.context]}
+    own = [f for f in own if f.name not in taken]
+    if not own:
+        return None
+    target += own
+    folder = Path(source).expanduser()
+    base = folder if folder.is_dir() else side.files[0].parent
+    file = (
+        side.files[0].relative_to(base.absolute()).as_posix() if len(side.files) == 1 else f"*{''.join(side.files[0].suffixes)}"
+    )
+    evidence = f"its '{key.name}' holds {share:.0%} of the {entity}s seen in the log"
+    return Table(entity, file, side, key.name, [f.name for f in own], evidence)
+
+
+# TOML
+
+
+def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features, tables: list[Table]) -> Iterator[str]:
+    source, moment = seen.source, found.moment
+    told = f"{len(seen.files)} file(s), {seen.bytes / 1e6:,.1f} MB, {days.total:,} rows with a readable time"
+    yield f"# Drafted from {', '.join(p.name for p in seen.files[:3])}{' …' if len(seen.files) > 3 else ''}: {told};"
+    yield f"# columns were judged by the first {len(seen.rows):,} rows. Read every guess, mend what is wrong, run ./dtrn check"
+    yield f"name = {_quoted(name)}"
+    yield f'shape = "{"exposures" if found.labels else "events"}"'.ljust(34) + _shape(found)
+    yield from _source("source", source)
+    yield "\n[columns]"
+    text = [e for e in ("user", "item") if kind_of(seen.columns[getattr(found, e)]) != "id"]
+    for entity in ("user", "item"):
+        yield _line(entity, _quoted(getattr(found, entity)), found.evidence[entity])
+    if found.behaviour:
+        yield _line("behaviour", _quoted(found.behaviour), found.evidence["behaviour"])
+    if text:
+        yield _line("text", str(text).replace("'", '"'), "these ids are not whole numbers")
+    yield "\n[time]"
+    yield _line("column", _quoted(moment.column), moment.evidence)
+    yield f'kind = "{moment.kind}"'
+    if moment.format:
+        yield f"format = {_quoted(moment.format)}"
+    if moment.format == "%m%d":
+        yield _line("year", str(days.first.year), "as answered")
+    yield _line("zone", _quoted(days.zone), days.why)
+    yield from _calendar(days)
+    yield from _feature_lines(seen, features, moment)
+    for table in tables:
+        yield from _source(
+            f"{table.entity}_table", table.seen.source, [f"file = {_quoted(table.file)}", f"key = {_quoted(table.key)}"]
+        )
+        yield _line("features", str(table.features).replace("'", '"'), table.evidence)
+    yield from _what_happened(seen, found)
+    length = (days.last - days.first).days + 1
+    yield f"\n[histories]\ndays = {max(1, min(30, length))}"
+    repeated = int(seen.rows.duplicated().sum())
+    kept = "real" if moment.kind == "date" else "duplicates"
+    yield "\n[validation]"
+    yield _line(
+        "repeats", f'"{kept}"', f"{repeated:,} of the rows seen stand there twice; 'real' counts both, 'duplicates' one"
+    )
+    yield f"\n[training]\nwindow_days = {max(2, min(14, length - 2))}"
+
+
+def _shape(found: Roles) -> str:
+    if found.labels:
+        return f"# label columns ({', '.join(found.labels)}): a row is an impression with its feedback"
+    return (
+        f"# '{found.behaviour}' says what happened" if found.behaviour else "# neither behaviour nor labels: one kind of event"
+    )
+
+
+def _source(part: str, source: Source, more: Sequence[str] = ()) -> Iterator[str]:
+    yield f"\n[{part}]"
+    yield from more
+    yield f'format = "{source.format}"'
+    if source.format == "csv":
+        if source.delimiter != ",":
+            yield f"delimiter = {_quoted(source.delimiter)}"
+        if not source.header:
+            yield "header = false                    # its first line is a row like all others"
+            yield f"columns = {list(source.columns)}".replace("'", '"')
+
+
+def _calendar(days: Days) -> Iterator[str]:
+    yield "\n[calendar]"
+    yield f"# rows a day: {days.volume[0]:,} to {days.volume[1]:,}"
+    yield f"first_day = {days.first}"
+    yield _line("last_day", str(days.last), "a log that goes on has no last_day: remove this line")
+    if days.accept_from:
+        yield _line(
+            "accept_from", str(days.accept_from), f"{days.earlier:,} rows stand before first_day: history, no days of their own"
+        )
+
+
+def _feature_lines(seen: Profile, features: Features, moment: Moment) -> Iterator[str]:
+    for title, side in (("item_features", features.item), ("user_features", features.user)):
+        if side:
+            yield f"\n[{title}]"
+            yield from (_line(f.name, f.value, f.evidence) for f in side)
+    yield "\n[context]"
+    yield 'derived = ["weekday"]' if moment.kind == "date" else 'derived = ["hour", "weekday"]'
+    if features.context:
+        yield "\n[context.columns]"
+        yield from (_line(f.name, f.value, f.evidence) for f in features.context)
+    if features.left:
+        yield "# left out:"
+        yield from (f"#   {f.name}: {f.evidence}" for f in features.left)
+
+
+def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
+    if found.labels:
+        for place, (name, condition) in enumerate(found.labels.items()):
+            yield f"\n[behaviours.{name}]"
+            yield _line("when", _quoted(condition), found.evidence[f"label {name}"])
+            yield f"length = {LONG if place == 0 else SHORT}"
+        for name, condition in found.labels.items():
+            yield f"\n[tasks.{name}]\nlabel = {_quoted(condition)}"
+        return
+    named: dict[str, list[tuple[str, int]]] = {"event": []}
+    if found.behaviour:
+        named = {}
+        for value, count in seen.columns[found.behaviour].common.items():
+            named.setdefault(
+                roles.meaning(value) or _ours(f"{value if value[:1].isalpha() else f'action_{value}'}"), []
+            ).append((value, count))
+    most = max((sum(n for _, n in values) for values in named.values()), default=0)
+    for name, values in named.items():
+        yield f"\n[behaviours.{name}]"
+        count = sum(n for _, n in values)
+        if values:
+            yield _line("values", str([v for v, _ in values]).replace("'", '"'), f"{count:,} of the rows seen")
+        yield f"length = {LONG if count == most else SHORT}"
+    for name, values in named.items():
+        if values and sum(n for _, n in values) < RARE:
+            yield f"\n# no task for {name}: too rare to learn from in the rows seen"
+            continue
+        yield f"\n[tasks.{name}]\nbehaviours = [{_quoted(name)}]\nhorizon_hours = 24"
+
+
+def _line(key: str, value: str, evidence: str) -> str:
+    return f"{key} = {value}  ".ljust(34) + f"# {evidence}"
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t").replace("\x01", "\\u0001")
+    return f'"{escaped}"'

@@ -1,0 +1,216 @@
+"""What a log file of unknown make holds: its format, and of each column what the first rows show. No opinion on what it means.
+
+The rows come through the same reader as those of a real ingest (`assets.parsing`), so what is seen here is what will be read.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import ibis
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assets import lake, parsing
+from assets.reading import WHOLE, fields, json_fields, written
+from models.sections import Source
+
+ROWS = 100_000
+FIRST_LINES = 1000
+DELIMITERS = ",\t;|\x01 "
+NAMELESS = "column_{}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of the rows seen: how many hold something and how many differ; the shares of whole numbers, of numbers, of repeats."""
+
+    name: str
+    filled: int
+    distinct: int
+    whole: float
+    number: float
+    follows: float
+    common: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One kind of file: how it is written, the first `ROWS` rows as texts (null where nothing is written), what they show."""
+
+    files: list[Path]
+    source: Source
+    rows: pd.DataFrame
+    columns: dict[str, Column]
+    whole: bool
+
+    @property
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.files)
+
+
+def logs(source: str) -> list[list[Path]]:
+    """The files that `source` names, those of like columns together, the kind with most bytes first.
+
+    Raises ValueError when there is none that could be a log.
+    """
+    path = Path(source).expanduser()
+    found = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else sorted(path.parent.glob(path.name))
+    known = tuple(suffix for suffixes in parsing.SUFFIXES.values() for suffix in suffixes)
+    files = [p.absolute() for p in found if p.is_file() and (p == path or parsing.unpacked_name(p).endswith(known))]
+    if not files:
+        raise ValueError(f"no log to look at in {source!r}; give a file, a folder or a glob of CSV, JSON lines or Parquet")
+    kinds: dict[Any, list[Path]] = {}
+    for file in files:
+        guess = sniff(file)
+        kinds.setdefault((guess.format, guess.delimiter, _columns(file, guess)), []).append(file)
+    return sorted(kinds.values(), key=lambda kind: -sum(p.stat().st_size for p in kind))
+
+
+def sniff(path: Path) -> Source:
+    """How a file is written. Raises ValueError when it is empty or not text."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"PAR1":
+        return Source(format="parquet")
+    lines = first_lines(path)
+    if not lines:
+        raise ValueError(f"{path}: holds no line")
+    if lines[0].lstrip().startswith("{"):
+        return Source(format="jsonl")
+    delimiter = max(DELIMITERS, key=lambda mark: _agreement(lines, mark))
+    rows = list(csv.reader(lines, delimiter=delimiter))
+    if _is_header(rows):
+        return Source(format="csv", delimiter=delimiter)
+    return Source(
+        format="csv", delimiter=delimiter, header=False, columns=tuple(NAMELESS.format(n + 1) for n in range(len(rows[0])))
+    )
+
+
+def first_lines(path: Path, count: int = FIRST_LINES) -> list[str]:
+    """The first lines that hold anything. Raises ValueError for what is no text."""
+    try:
+        opened = parsing.rows(path, Source(format="csv", header=False), (), path.parent)
+        lines = (text for block in opened.blocks for text in block["text"].to_pylist())
+        return list(islice(lines, count))
+    except parsing.Refused as refused:
+        raise ValueError(f"{path}: {refused}") from None
+
+
+def _agreement(lines: Sequence[str], delimiter: str) -> tuple[float, int, bool]:
+    """Share of lines with the commonest number of fields, where that is more than one; then that number."""
+    counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter))
+    fields, times = counts.most_common(1)[0]
+    return (times / len(lines) if fields > 1 else 0.0, fields, delimiter == ",")
+
+
+def _is_header(rows: Sequence[Sequence[str]]) -> bool:
+    """The first row is one of names: all differ, none is a number; some column has numbers below, or none holds its name."""
+    first, rest = rows[0], rows[1:]
+    if len(set(first)) < len(first) or any(_is_number(cell) or not cell.strip() for cell in first):
+        return False
+    columns = [[row[n] for row in rest if len(row) == len(first)] for n in range(len(first))]
+    return any(column and sum(map(_is_number, column)) > 0.9 * len(column) for column in columns) or all(
+        name not in column for name, column in zip(first, columns, strict=True)
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _columns(path: Path, source: Source) -> tuple[str, ...]:
+    """The columns of a file: header, given names, JSON keys (nested ones as pointers), or the flat columns of Parquet."""
+    if source.format == "parquet":
+        return tuple(pq.read_schema(path).names)
+    if source.format == "csv":
+        return source.columns or tuple(
+            name.strip() for name in next(csv.reader(first_lines(path, 1), delimiter=source.delimiter))
+        )
+    found: dict[str, None] = {}
+    for line in first_lines(path):
+        try:
+            found |= dict.fromkeys(_keys(json.loads(line)))
+        except ValueError:
+            continue  # a broken line has a rule of its own when it is read
+    return tuple(found)
+
+
+def _keys(value: dict[str, Any], above: str = "") -> Iterator[str]:
+    for key, inner in value.items():
+        pointer = f"{above}/{key.replace('~', '~0').replace('/', '~1')}"
+        if isinstance(inner, dict):
+            yield from _keys(inner, pointer)
+        else:
+            yield pointer if above else key
+
+
+def profile(files: Sequence[Path]) -> Profile:
+    """The first `ROWS` rows of files of one kind. Raises ValueError when they cannot be read."""
+    source = sniff(files[0])
+    names = _columns(files[0], source)
+    tables, seen = [], 0
+    with TemporaryDirectory() as scratch:
+        for path in files:
+            try:
+                for block in parsing.rows(path, source, names, Path(scratch)).blocks:
+                    tables.append(_texts(block.slice(0, ROWS - seen), source, names))
+                    seen += tables[-1].num_rows
+                    if seen >= ROWS:
+                        break
+            except parsing.Refused as refused:
+                raise ValueError(f"{path}: {refused}") from None
+            if seen >= ROWS:
+                break
+    rows = pa.concat_tables(tables).to_pandas()
+    if not len(rows):
+        raise ValueError(f"{files[0]}: none of its first lines has {len(names)} columns, as the first one has")
+    return Profile(list(files), source, rows, {name: _column(rows[name]) for name in names}, seen < ROWS)
+
+
+def _texts(block: pa.Table, source: Source, names: Sequence[str]) -> pa.Table:
+    backend = lake.engine()
+    backend.con.register("block", block)
+    t = ibis.table(ibis.Schema.from_pyarrow(block.schema), name="block")
+    if source.format != "parquet":
+        t = t.mutate(fields=fields(t.text, source.delimiter) if source.format == "csv" else json_fields(t.text, names))
+        t = t.filter(t.fields.length() == len(names))
+        t = t.select(**{name: t.fields[n] for n, name in enumerate(names)})
+    return backend.to_pyarrow(t.select(**{name: written(t[name].cast("string")) for name in names}))
+
+
+def _column(values: pd.Series) -> Column:
+    filled = values.dropna()
+    numbers = pd.to_numeric(filled, errors="coerce")
+    return Column(
+        str(values.name),
+        len(filled),
+        int(filled.nunique()),
+        float(filled.str.fullmatch(WHOLE.strip("^$")).mean()) if len(filled) else 0.0,
+        float(numbers.notna().mean()) if len(filled) else 0.0,
+        float((filled == filled.shift()).mean()) if len(filled) else 0.0,
+        {str(k): int(v) for k, v in filled.value_counts().head(12).items()},
+    )
+
+
+Kind = Literal["id", "text", "number"]
+
+
+def kind_of(column: Column) -> Kind:
+    """What a column's values are: texts, measures (with a fraction), or whole numbers."""
+    if column.whole >= 0.99:
+        return "id"
+    return "number" if column.number >= 0.99 else "text"

@@ -1,0 +1,265 @@
+"""What the columns of an unknown log are for, guessed from their names and what they hold, with the evidence for each guess.
+
+Where a guess could go two ways the question is handed to whoever asked (`Ask`): a person, or the answers given with the call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import pandas as pd
+
+from assets.profile import Column, Profile, kind_of
+from assets.reading import ISO_DATE, ISO_OFFSET, ISO_TIME
+
+Ask = Callable[[str, str, Sequence[tuple[str, str]]], str]
+"""(key of the answer, the question, possible answers each with its evidence) → the answer."""
+
+TIME = re.compile(r"time|date|(^|_)(ts|dt|day|when|created|stamp)(_|$)")
+USERS = re.compile(
+    r"user|visitor|customer|member|client|reader|viewer|buyer|account|person|profile|(^|_)uid($|_)|cookie|device_?id"
+)
+ITEMS = re.compile(
+    r"item|product|video|article|movie|song|track|sku|goods|news|content|book|asin|listing|offer|business|recipe|game|post|hotel"
+    r"|(^|_)(ad|app|doc|page|iid|pid|vid)($|_)"
+)
+NO_ID = re.compile(
+    r"cat|brand|type|name|price|feature|duration|length|age|gender|title|count|num|score|tag|desc|_(ms|time|dt|date)$"
+)
+HAPPENED = re.compile(r"behav|event|action|activit|interaction|verb|(^|_)(type|op)($|_)")
+FEEDBACK = re.compile(
+    r"click|like|follow|comment|forward|share|long_view|buy|bought|purchas|cart|conver|order|read|finish|favou?rite|collect"
+    r"|download|install|hate|label|watched|played|booked"
+)
+RATED = re.compile(r"rating|stars|(^|_)score($|_)")
+MEANT = {
+    "view": {"pv", "view", "views", "click", "clicks", "impression", "pageview", "page_view", "product_view", "detail"},
+    "cart": {"cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "atc"},
+    "favourite": {"fav", "favorite", "favourite", "like", "wishlist", "collect", "bookmark"},
+    "buy": {"buy", "purchase", "purchased", "transaction", "order", "conversion", "pay", "checkout"},
+}
+"""Our name of a behaviour → words that logs use for it."""
+
+BINARY = {"0", "1", "0.0", "1.0", "true", "false", "True", "False"}
+FORMATS = (
+    *(
+        "%Y-%m-%d %H:%M:%S UTC",
+        "%Y-%m-%d %H:%M:%S %z",
+        "%Y-%m-%dT%H:%M:%S.%f%z",
+        "%Y/%m/%d %H:%M:%S",
+        "%Y/%m/%d %H:%M",
+        "%Y/%m/%d",
+    ),
+    *(
+        "%d.%m.%Y %H:%M:%S",
+        "%d.%m.%Y %H:%M",
+        "%d.%m.%Y",
+        "%d/%m/%Y %H:%M:%S",
+        "%m/%d/%Y %H:%M:%S",
+        "%d/%m/%Y %H:%M",
+        "%m/%d/%Y %H:%M",
+    ),
+    *("%d/%m/%Y", "%m/%d/%Y", "%d/%b/%Y:%H:%M:%S %z", "%a %b %d %H:%M:%S %z %Y", "%Y%m%d%H%M%S", "%Y%m%d %H:%M:%S", "%Y%m%d"),
+)
+TRIED = 400
+ENOUGH = 0.98
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How a column writes a time: a contract's `time.kind` and format, and the evidence."""
+
+    column: str
+    kind: Literal["epoch_s", "epoch_ms", "epoch_us", "timestamp", "date"]
+    format: str | None
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Column of the time, the ids, and what happened: a behaviour column, or label conditions, or neither."""
+
+    moment: Moment
+    user: str
+    item: str
+    behaviour: str | None
+    labels: dict[str, str]
+    """Our name → condition, of an exposure log."""
+    evidence: dict[str, str]
+
+
+def plain(name: str) -> str:
+    """A column's name in lower case with single underscores, of a pointer all parts."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
+
+
+def guess(seen: Profile, ask: Ask) -> Roles:
+    """The roles of the log's columns. Raises ValueError when a role has no candidate, saying what there is."""
+    evidence: dict[str, str] = {}
+    moment = _moment(seen, ask)
+    left = [c for c in seen.columns.values() if c.name != moment.column and c.filled]
+    user = _id(left, "user", USERS, ITEMS, ask, evidence)
+    left = [c for c in left if c.name != user]
+    item = _id(left, "item", ITEMS, USERS, ask, evidence)
+    left = [c for c in left if c.name != item]
+    behaviour = _behaviour(left, ask, evidence)
+    labels = {} if behaviour else _labels(left, seen, evidence)
+    return Roles(moment, user, item, behaviour, labels, evidence)
+
+
+# time
+
+
+def _moment(seen: Profile, ask: Ask) -> Moment:
+    found = [m for c in seen.columns.values() if c.filled for m in moments(c, seen.rows[c.name])]
+    if not found:
+        shown = ", ".join(f"{c.name} ({next(iter(c.common), '')!r}…)" for c in seen.columns.values())
+        raise ValueError(f"no column of {seen.files[0].name} reads as a time; its columns are {shown}")
+    named = [m for m in found if TIME.search(plain(m.column))] or found
+    finest = max(_fineness(m) for m in named)
+    best = [m for m in named if _fineness(m) == finest]
+    if len(best) == 1:
+        return best[0]
+    options = [(f"{m.column} {m.format}" if m.format else m.column, m.evidence) for m in best]
+    answer = ask("time", "which column says when it happened (and in which format)?", options)
+    return next((m for m, (value, _) in zip(best, options, strict=True) if value == answer), None) or next(
+        (m for m in found if m.column == answer), best[0]
+    )
+
+
+def _fineness(moment: Moment) -> int:
+    return 0 if moment.kind == "date" else 1
+
+
+def moments(column: Column, values: pd.Series) -> list[Moment]:
+    """The ways in which a column reads as times."""
+    texts = values.dropna().drop_duplicates().head(TRIED).astype(str).tolist()
+    example = f"for example {texts[0]!r}"
+    if column.number >= 0.99:
+        return _numeric(column, pd.to_numeric(pd.Series(texts), errors="coerce").dropna(), texts, example)
+    if _share(texts, lambda text: re.fullmatch(ISO_DATE, text) is not None) >= ENOUGH:
+        return [Moment(column.name, "date", None, f"ISO dates, {example}")]
+    if _share(texts, lambda text: re.fullmatch(ISO_TIME, re.sub(ISO_OFFSET, "", text)) is not None) >= ENOUGH:
+        return [Moment(column.name, "timestamp", None, f"ISO 8601, {example}")]
+    return _formatted(column.name, texts, example)
+
+
+def _numeric(column: Column, numbers: pd.Series, texts: list[str], example: str) -> list[Moment]:
+    named = TIME.search(plain(column.name)) is not None
+    for kind, scale in (("epoch_s", 1), ("epoch_ms", 1_000), ("epoch_us", 1_000_000)):
+        # 1990 to 2100; without a telling name a few distinct numbers of that size are ids
+        if numbers.between(631_152_000 * scale, 4_102_444_800 * scale).mean() >= ENOUGH and (named or column.distinct > 100):
+            unit = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}[kind]
+            return [Moment(column.name, kind, None, f"{unit} since 1970, {example}")]  # type: ignore[arg-type]
+    found = _formatted(column.name, texts, example)
+    if not found and named and column.distinct <= 366:
+        padded = [text.removesuffix(".0").zfill(4) for text in texts]
+        if _share(padded, lambda text: _parses(f"2000{text}", "%Y%m%d")) == 1:
+            return [Moment(column.name, "date", "%m%d", f"month and day without a year, {example}")]
+    return found
+
+
+def _formatted(name: str, texts: list[str], example: str) -> list[Moment]:
+    found = [form for form in FORMATS if _share(texts, lambda text, form=form: _parses(text, form)) >= ENOUGH]  # type: ignore[misc]
+    return [Moment(name, "timestamp" if "%H" in form else "date", form, f"as {form}, {example}") for form in found]
+
+
+def _parses(text: str, form: str) -> bool:
+    try:
+        year = datetime.strptime(text, form).year
+    except ValueError:
+        return False
+    return 1990 <= year <= 2100
+
+
+def _share(texts: list[str], holds: Callable[[str], bool]) -> float:
+    return sum(map(holds, texts)) / max(len(texts), 1)
+
+
+# ids
+
+
+def _id(
+    columns: list[Column], entity: str, ours: re.Pattern[str], others: re.Pattern[str], ask: Ask, evidence: dict[str, str]
+) -> str:
+    able = [c for c in columns if kind_of(c) != "number"] or columns
+    named = [c for c in able if ours.search(plain(c.name)) and not NO_ID.search(plain(c.name))]
+    clear = [
+        c for c in named if re.search(r"id$|^" + entity + "$", plain(c.name)) and not others.search(plain(c.name))
+    ] or named
+    if len(clear) == 1:
+        evidence[entity] = f"by its name; {clear[0].distinct:,} different values in {clear[0].filled:,} rows"
+        return clear[0].name
+    options = clear or [c for c in sorted(able, key=lambda c: -c.distinct) if c.distinct > 20] or able
+    if not options:
+        raise ValueError(f"no column is left that could name the {entity}")
+    told = [(c.name, _seen(c)) for c in options]
+    answer = ask(entity, f"which column names the {entity}?", told)
+    if answer not in {c.name for c in columns}:
+        raise ValueError(f"{entity}: '{answer}' is not a column that is left; those are {', '.join(c.name for c in columns)}")
+    chosen = next(c for c in columns if c.name == answer)
+    evidence[entity] = f"as answered; {chosen.distinct:,} different values in {chosen.filled:,} rows"
+    return answer
+
+
+def _seen(column: Column) -> str:
+    runs = f", the same as in the row before in {column.follows:.0%}" if column.follows > 0.2 else ""
+    return f"{column.distinct:,} different values in {column.filled:,} rows{runs}; for example {next(iter(column.common))!r}"
+
+
+# what happened
+
+
+def meaning(value: str) -> str | None:
+    """Our name of a raw behaviour value, None for a word that is not known."""
+    return next((ours for ours, words in MEANT.items() if value.strip().lower() in words), None)
+
+
+def _behaviour(columns: list[Column], ask: Ask, evidence: dict[str, str]) -> str | None:
+    few = [c for c in columns if 2 <= c.distinct <= 30 and kind_of(c) != "number"]
+    spoken = [c for c in few if sum(1 for value in c.common if meaning(value)) >= 2]
+    named = [c for c in few if HAPPENED.search(plain(c.name)) and not set(c.common) <= BINARY]
+    found = [c for c in spoken if c in named] or spoken or [c for c in named if re.search(r"behav|action|event", plain(c.name))]
+    if not found:
+        return None
+    told = [(c.name, "values " + ", ".join(f"{v} ({n:,})" for v, n in c.common.items())) for c in found]
+    none = ("none", "each row is an impression, or there is one behaviour only")
+    answer = told[0][0] if len(found) == 1 else ask("behaviour", "which column says what happened?", [*told, none])
+    if answer == "none":
+        return None
+    chosen = next((c for c in columns if c.name == answer), None)
+    if chosen is None:
+        raise ValueError(f"behaviour: '{answer}' is not a column that is left; those are {', '.join(c.name for c in columns)}")
+    evidence["behaviour"] = f"{chosen.distinct} different values"
+    return answer
+
+
+def _labels(columns: list[Column], seen: Profile, evidence: dict[str, str]) -> dict[str, str]:
+    found = {}
+    for column in columns:
+        name = plain(column.name)
+        if set(column.common) <= BINARY and column.distinct == 2 and FEEDBACK.search(name):
+            condition, rate = column.name, _rate(seen.rows[column.name])
+        elif RATED.search(name) and 2 < column.distinct <= 20 and column.number >= 0.99:
+            high = pd.to_numeric(seen.rows[column.name], errors="coerce")
+            least = 0.8 * float(high.max())
+            condition, rate = f"{column.name} >= {least:g}", float((high >= least).mean())
+        else:
+            continue
+        if not re.fullmatch(r"[A-Za-z_]\w*", column.name):
+            raise ValueError(
+                f"column '{column.name}' looks like a label, and a condition takes a plain name; rename the column"
+            )
+        ours = name.removeprefix("is_").removeprefix("has_")
+        found[ours] = condition
+        evidence[f"label {ours}"] = f"{rate:.2%} of the rows seen"
+    return found
+
+
+def _rate(values: pd.Series) -> float:
+    return float(values.dropna().str.lower().isin({"1", "1.0", "true"}).mean())

@@ -1,0 +1,119 @@
+"""`dtrn init` and `dtrn check`: from a log that nobody has described to a contract that a demo runs on, said in words."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from assets import draft, trial
+from assets.roles import Ask
+from models.contract import Contract, load
+from models.home import EARLIER_DAY
+
+EPOCHS = 6
+"""Epochs that early stopping usually leaves."""
+
+
+def write_draft(log: str, out: Path, answers: Sequence[str], console: Console) -> None:
+    """Write the draft of a contract for `log` to `out`. Raises ValueError with a question that nobody is there to answer."""
+    if out.suffix != ".toml":
+        raise ValueError(f"--out {out}: a contract is a .toml file")
+    if out.exists():
+        raise ValueError(f"{out} is there already; name another --out, or delete it first")
+    given = dict(_answer(text) for text in answers)
+    name = given.pop("name", re.sub(r"[^a-z0-9]+", "_", out.stem.lower()).strip("_") or "mine")
+    asked = set[str]()
+    toml = draft.draft(log, name if name[0].isalpha() else f"log_{name}", _ask(given, asked, console))
+    if unused := sorted(set(given) - asked):
+        raise ValueError(
+            f"--answer {unused[0]}=…: nothing asks for that here; asked for are {', '.join(sorted(asked))} and name"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(toml)
+    load(out)
+    console.print(toml, markup=False)
+    console.print(
+        f"written to {out}. Read its comments, then:\n  ./dtrn check {out} {log}\n  make demo DATASET={out} LOG={log}",
+        markup=False,
+    )
+
+
+def _answer(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--answer {text}: 'key=value' is expected, for example --answer user=visitor_id")
+    return key.strip(), value.strip()
+
+
+def _ask(given: dict[str, str], asked: set[str], console: Console) -> Ask:
+    def ask(key: str, question: str, options: Sequence[tuple[str, str]]) -> str:
+        asked.add(key)
+        if key in given or not question:  # what has no question is only taken when it is given
+            return given.get(key, "")
+        if not sys.stdin.isatty():
+            listed = "\n".join(f"  --answer {key}={value or '…'}   {evidence}" for value, evidence in options)
+            raise ValueError(f"{question} It could go more than one way; say it with the call:\n{listed}")
+        console.print(f"\n{question}", markup=False)
+        for number, (value, evidence) in enumerate(options, 1):
+            console.print(f"  {number}  {value}  ({evidence})", markup=False)
+        answer = str(typer.prompt("number or name")).strip()
+        return options[int(answer) - 1][0] if answer.isdigit() and 0 < int(answer) <= len(options) and options[0][0] else answer
+
+    return ask
+
+
+def tell_trial(contract: Contract, path: str, log: str, console: Console) -> bool:
+    """Try `contract` on the first rows of `log` and say what came of it; whether it could be trained on."""
+    found = trial.attempt(contract, log, datetime.now(UTC))
+    bad = found.rows_in - found.valid
+    console.print(f"[bold]{escape(contract.name)}[/bold]: first {found.rows_in:,} rows, about {found.share:.0%} of the log")
+    console.print(
+        f"  {found.valid:,} valid on {len(found.days)} days, {bad:,} would be quarantined ({bad / max(found.rows_in, 1):.2%})"
+    )
+    if bad > contract.validation.max_bad_share * found.rows_in:
+        console.print(
+            f"  [yellow]![/yellow] that is more than validation.max_bad_share allows ({contract.validation.max_bad_share:.0%})"
+        )
+    for rule, broken in found.rules.items():
+        console.print(f"    {broken.rows:,} × {rule}, first in row {broken.line}: {broken.detail}", markup=False)
+        console.print(f"      {broken.raw[:160]}", markup=False, style="dim")
+    for entity, (used, rows) in found.sides.items():
+        console.print(f"  {entity}_table: {used:,} {entity}s from {rows:,} rows")
+    if volumes := {day: rows for day, rows in found.days.items() if day != EARLIER_DAY}:
+        least, most = min(volumes.values()), max(volumes.values())
+        console.print(f"  days {min(volumes)} to {max(volumes)}, {least:,} to {most:,} rows each", markup=False)
+    _tell_samples(contract, found, console)
+    if found.why_not:
+        console.print(f"  [yellow]![/yellow] nothing could be learned from these rows: {escape(found.why_not)}")
+        return False
+    console.print(f"next:  make demo DATASET={path} LOG={log}", markup=False)
+    return True
+
+
+def _tell_samples(contract: Contract, found: trial.Trial, console: Console) -> None:
+    table = Table(box=None, padding=(0, 2), show_edge=False)
+    for name in ("  task", "positives", "of the samples"):
+        table.add_column(name, justify="left" if name == "  task" else "right")
+    for task, positives in found.positives.items():
+        table.add_row(f"  {task}", f"{positives:,}", f"{positives / max(found.samples, 1):.2%}")
+    console.print(f"  {found.samples:,} samples")
+    console.print(table)
+    length = len(contract.days(contract.calendar.last_day)) if contract.calendar.last_day else len(found.days)
+    window = min(contract.training.window_days, max(length, 1))
+    per_day = found.samples / max(found.share, 1e-9) / max(length, 1)
+    for name, speed in found.speed.items():
+        seconds = per_day * window * EPOCHS / speed
+        told = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
+        console.print(
+            f"  {name}: about {told} a judged day here ({speed:,.0f} samples a second, {window} days of about {per_day:,.0f}, "
+            f"{EPOCHS} epochs)",
+            markup=False,
+        )
