@@ -29,7 +29,6 @@ CODE = (
     *training.NEURAL,
 )
 PAGE_CODE = ("assets/verdict_page.py", "assets/verdict_page.html", "assets/verdict_charts.py")
-MODELS = ("popularity", "lightgbm", "mmoe", "dtrn")
 Verdict = dict[str, Any]
 
 
@@ -190,7 +189,9 @@ def _page(home: Home, manifest: lake.Manifest) -> None:
     )  # fmt: skip
 
 
-@dg.asset(deps=["samples", *MODELS], kinds={"html"}, description="Who challenged whom on the judged day, and who won.")
+@dg.asset(
+    deps=["samples", *training.REFERENCES], kinds={"html"}, description="Who challenged whom on the judged day, and who won."
+)
 def verdict(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     with explained():
         built = [evaluate(project.home, project.terms, day) for day in context.partition_keys]

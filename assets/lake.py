@@ -194,7 +194,10 @@ def content_hash(path: Path) -> str:
 
 @cache
 def code_hash(*modules: str) -> str:
-    """Hash of the named source files (`assets/samples.py`) and of every file of `models` that they import, however far."""
+    """Hash of the named source files (`assets/samples.py`) and of every file of `models` that they import, however far.
+
+    A package counts with all its files: `models.bottoms` and `models.heads` find theirs by name while they run.
+    """
     digest = hashlib.sha256()
     for path in sorted(_closure({SOURCE / module for module in modules})):
         digest.update(path.read_bytes())
@@ -211,7 +214,10 @@ def _closure(paths: set[Path]) -> set[Path]:
             names: list[str] = []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            waiting |= {SOURCE / f"{name.replace('.', '/')}.py" for name in names if name.startswith("models.")}
+            for name in names:
+                if name.startswith("models."):
+                    place = SOURCE / name.replace(".", "/")
+                    waiting |= {place.with_suffix(".py"), *place.glob("*.py")}
         waiting = {p for p in waiting - found if p.is_file() and p.name != "home.py"}
     return found
 

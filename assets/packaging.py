@@ -25,7 +25,7 @@ from models.home import Home
 from models.requests import Requests
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGED = ("bentos/*.py", "bentos/requirements.txt", "models/*.py")
+STAGED = ("bentos/*.py", "bentos/requirements.txt", "models/**/*.py")
 BENTOFILE = ROOT / "bentos" / "bentofile.yaml"
 
 LARGEST_DIFFERENCE = 1e-5

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from assets import lake
+from models import names
 from models.contract import Contract
 from models.home import Home
 
@@ -102,7 +103,7 @@ def promote(
 
 def model_tag(home: Home, contract: Contract, name: str, judged_day: str) -> str:
     """The tag that the artifact of `name` for `judged_day` has in the registry, stored or not."""
-    return f"dtrn-{contract.name}:{judged_day}-{name}-{lake.content_hash(home.model(name, judged_day))[:10]}"
+    return f"dtrn-{contract.name}:{judged_day}-{names.identifier(name)}-{lake.content_hash(home.model(name, judged_day))[:10]}"
 
 
 def store(home: Home, contract: Contract, name: str, judged_day: str, labels: dict[str, str]) -> str:

@@ -17,7 +17,7 @@ import dagster as dg
 
 from assets import lake, samples
 from assets.project import Project, explained
-from models import window
+from models import names, window
 from models.contract import Contract
 from models.home import Home
 from models.requests import Requests
@@ -30,14 +30,17 @@ NEURAL = ("models/window.py", "models/artifact.py")
 COUNTED = ("models/window.py", "models/baselines.py")
 """What a result depends on, each with all that it imports of `models`; not this file, which only says what to read."""
 
+REFERENCES = ("popularity", "lightgbm")
+"""Models that are judged beside the others and never served."""
+
 Progress = Callable[[str], None]
 
 
 def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progress = print) -> tuple[lake.Manifest, bool]:
-    """The artifact of candidate or reference `name` for `judged_day`; (manifest, whether it was trained now).
+    """The artifact of model or reference `name` for `judged_day`; (manifest, whether it was trained now).
 
-    `say` is told a line per epoch. Raises ValueError when the days before do not suffice, lake.Missing and lake.Blocked
-    when one of them may not be read.
+    A model need not be listed by the contract: it is trained all the same, and never judged. `say` is told a line per epoch.
+    Raises ValueError when the days before do not suffice, lake.Missing and lake.Blocked when one of them may not be read.
     """
     days = contract.training_days(judged_day)
     if len(days) < 2:
@@ -47,7 +50,7 @@ def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progr
         )
     inputs = samples.window_inputs(home, contract, days)
 
-    neural = name in contract.training.candidates
+    neural = name not in REFERENCES
     code = lake.code_hash(*(NEURAL if neural else COUNTED))
     terms = contract.digest(*SECTIONS)
 
@@ -81,8 +84,26 @@ def _neural(contract: Contract, name: str, fit: Requests, stop: Requests, path: 
         aucs = ", ".join(f"{task} {value:.3f}" for task, value in epoch.validation_auc.items())
         say(f"{name} epoch {epoch.epoch}: validation score {epoch.score:.4f} (1 = base rate only), AUC {aucs}")
 
-    recipe = replace(config.RECIPES[name], width=contract.training.width)
+    recipe = replace(config.named(name), width=contract.training.width)
     artifact.save(path, name, training.train(recipe, contract, fit, stop, checkpoint=checkpoint, report=report))
+
+
+def validation(home: Home, name: str, judged_day: str) -> list[str]:
+    """What the training of a model came to, in lines for people: its best epoch on the early-stopping day."""
+    from models import artifact
+
+    spec = artifact.read_spec(home.model(name, judged_day))
+    epochs = spec["history"]
+    best = min(epochs, key=lambda epoch: epoch["score"])
+    tasks = [
+        f"{task}: AUC {_figure(auc)}, log loss {_figure(best['validation_loss'][task])}"
+        for task, auc in best["validation_auc"].items()
+    ]
+    return [
+        f"{name} for {judged_day}: {spec['parameters']:,} parameters, best of {len(epochs)} epochs the {best['epoch']}.",
+        f"validation score {best['score']:.4f} (1 = base rate only)",
+        *tasks,
+    ]
 
 
 def learning_curve(history: list[dict[str, Any]]) -> str:
@@ -110,7 +131,7 @@ def _figure(value: float | None) -> str:
 def _result(context: dg.AssetExecutionContext, project: Project, name: str) -> dg.MaterializeResult[Any]:
     home, contract, day = project.home, project.terms, context.partition_key
     with explained():
-        if name not in (*contract.training.candidates, *contract.training.references):
+        if name in REFERENCES and name not in contract.training.references:
             return dg.MaterializeResult(
                 metadata={"recomputed": 0, "left out": f"{name} is not in the contract's training section"}
             )
@@ -153,21 +174,18 @@ def lightgbm(context: dg.AssetExecutionContext, project: Project) -> dg.Material
     return _result(context, project, "lightgbm")
 
 
-@dg.asset(
-    deps=["samples", "histories"],
-    kinds={"torch"},
-    pool="gpu",
-    description="Candidate: MMoE on fields and mean-pooled histories.",
-)
-def mmoe(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
-    return _result(context, project, "mmoe")
+def candidate(dataset: str, name: str) -> dg.AssetsDefinition:
+    """The asset of one model of a data set: which there are is the contract's to say, so `orchestration` asks for each."""
+    bottom, head = names.split(name)
 
+    @dg.asset(
+        key=[dataset, names.identifier(name)],
+        deps=[[dataset, "samples"], [dataset, "histories"]],
+        kinds={"torch"},
+        pool="gpu",
+        description=f"Candidate: bottom {bottom}, head {head} (docs/models.md).",
+    )
+    def trained(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
+        return _result(context, project, name)
 
-@dg.asset(
-    deps=["samples", "histories"],
-    kinds={"torch"},
-    pool="gpu",
-    description="Candidate: DTRN, a bottom representation of its own per task.",
-)
-def dtrn(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
-    return _result(context, project, "dtrn")
+    return trained

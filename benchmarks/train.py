@@ -24,7 +24,8 @@ import typer
 
 from models.batches import Loader
 from models.config import RECIPES
-from models.network import Network, Shape
+from models.embeddings import Shape
+from models.network import Network
 from models.requests import Requests, Sequences
 from models.training import optimiser_of, predict
 
@@ -113,7 +114,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the log and of the weights.")] = 1,
     write: Annotated[bool, typer.Option(help="Write benchmarks/results/train.json.")] = True,
 ) -> None:
-    """Time training and scoring of both neural models on a drawn log."""
+    """Time training and scoring of every model that has a short name on a drawn log."""
     torch.set_num_threads(threads)
     drawn, shape = draw(5000, items, requests, 10, seed)
     events = float((drawn.end - drawn.start).sum() / len(drawn.time))

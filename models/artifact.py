@@ -24,12 +24,13 @@ from safetensors.torch import load_file, save_file
 from models.batches import Loader
 from models.config import Recipe
 from models.contract import Contract
-from models.network import Network, Shape
+from models.embeddings import Shape
+from models.network import Network
 from models.requests import Requests
 from models.training import Trained, predict
 from models.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 REMEDY = "retrain the model, or take the folder from the registry again"
 
 

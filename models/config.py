@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from models import names
+
 Size = Annotated[int, Field(ge=1)]
+
+
+def _part(kind: str) -> AfterValidator:
+    def known(name: str) -> str:
+        if name not in names.parts(kind):
+            raise ValueError(f"is not among {', '.join(names.parts(kind))}")
+        return name
+
+    return AfterValidator(known)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Recipe:
     """bottom × head and their sizes.
 
-    width D of every embedding · attention heads N · layers of the conditional Transformer · ffn its hidden width · hyper width
-    of the hypernetwork · reduction r of the refinement · experts E and their layer widths · tower width · share of rows that
-    turn 'unknown' in training · standard deviation of the embeddings at the start. Raises ValueError naming the part.
+    width D of every embedding · attention heads N · layers of a Transformer · ffn its hidden width · hyper width of the
+    hypernetwork · reduction r of the refinement · experts E that a task sees and their layer widths · tower width · share of
+    rows that turn 'unknown' in training · standard deviation of the embeddings at the start. Raises ValueError naming the part.
     """
 
-    bottom: Literal["dtrn", "pooled"]
-    head: Literal["mmoe"] = "mmoe"
+    bottom: Annotated[str, _part("bottoms")]
+    head: Annotated[str, _part("heads")] = "mmoe"
     width: Size = 16
     attention_heads: Size = 2
     layers: Size = 1
@@ -66,4 +77,13 @@ def _explain(error: Any) -> str:
 
 
 MMOE = Recipe(bottom="pooled")
-RECIPES = {"mmoe": MMOE, "dtrn": replace(MMOE, bottom="dtrn")}
+
+
+def named(name: str) -> Recipe:
+    """The recipe of a short name, or of `bottom+head`. Raises ValueError for an unknown one, saying what is known."""
+    bottom, head = names.split(name)
+    return replace(MMOE, bottom=bottom, head=head)
+
+
+RECIPES = {name: named(name) for name in names.SHORT}
+"""Those that have a short name."""

@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from models import names
+
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 CONDITION = re.compile(r"^\s*([A-Za-z_]\w*)\s*(?:(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
@@ -33,6 +35,14 @@ def _condition(value: str) -> str:
     if not CONDITION.match(value):
         raise ValueError(f"'{value}' is not a condition; a column ('is_click') or a comparison ('rating >= 4') is")
     return value
+
+
+def _candidates(value: tuple[str, ...]) -> tuple[str, ...]:
+    known = tuple(names.canonical(name) for name in value)
+    for place, name in enumerate(known):
+        if name in known[:place]:
+            raise ValueError(f"'{value[place]}' is '{value[known.index(name)]}' once more; name a model once")
+    return known
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -204,7 +214,7 @@ class Validation(Section):
 
 class Training(Section):
     window_days: int = Field(14, ge=2)
-    candidates: tuple[Literal["dtrn", "mmoe"], ...] = ("dtrn", "mmoe")
+    candidates: Annotated[tuple[str, ...], AfterValidator(_candidates)] = ("dtrn", "mmoe")
     references: tuple[Literal["popularity", "lightgbm"], ...] = ("popularity", "lightgbm")
     epochs: int = Field(12, ge=1)
     patience: int = Field(3, ge=1)

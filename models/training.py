@@ -21,8 +21,9 @@ from models.batches import Loader
 from models.checkpoint import Checkpoint, Epoch
 from models.config import Recipe
 from models.contract import Contract
+from models.embeddings import Shape
 from models.metrics import auc, log_loss
-from models.network import Network, Shape
+from models.network import Network
 from models.requests import Requests
 from models.vocabulary import Vocabulary
 
@@ -77,7 +78,7 @@ def train(
     device = device_of(settings.device)
     torch.manual_seed(settings.seed)
     network = Network(recipe, shape)
-    network.head.start_from(torch.from_numpy(_base_rates(training)).float())
+    network.start_from(torch.from_numpy(_base_rates(training)).float())
     network.to(device)
     optimiser = optimiser_of(network, learning_rate=settings.learning_rate, embedding_decay=settings.embedding_decay)
     weight = torch.tensor([t.weight for t in contract.tasks.values()], device=device)
@@ -190,8 +191,7 @@ def predict(network: Network, loader: Loader, device: torch.device) -> NDArray[n
     network.eval()
     with torch.inference_mode():
         outs = [torch.sigmoid(network(batch.to(device)).double()).cpu().numpy() for batch in loader]
-    tasks = len(network.head.last_bias)
-    return np.concatenate(outs) if outs else np.empty((0, tasks))
+    return np.concatenate(outs) if outs else np.empty((0, network.tasks))
 
 
 def _measure(

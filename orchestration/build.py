@@ -1,7 +1,8 @@
 """Contract → what Dagster is told: assets in their groups, their days, jobs, schedule and sensors.
 
 A function, so that tests and the command line build a fresh one for any contract and home; `definitions.py` calls it once
-for the UI. The stages carry neither dates nor groups nor the data set's name: they are attached here.
+for the UI. The stages carry neither dates nor groups nor the data set's name: they are attached here; and the contract
+says which candidates there are.
 """
 
 from __future__ import annotations
@@ -31,9 +32,6 @@ STAGES: dict[str, list[ModuleType]] = {
 WHOLE = "log_files"
 """The one asset without days."""
 
-DAILY = ("verdict", *jobs.CANDIDATES, *jobs.REFERENCES)
-"""Made one judged day a run; all others take a range of days in one run."""
-
 
 def build(contract: Contract, home: Home, *, source: str, log: str = "") -> dg.Definitions:
     """Everything of one data set. `source` is the contract's name or path, `log` as in `assets.project.Project`."""
@@ -41,10 +39,12 @@ def build(contract: Contract, home: Home, *, source: str, log: str = "") -> dg.D
     warnings.filterwarnings("ignore", message="Asset job daily materializes assets with varying BackfillPolicies")
     prefix, days = contract.name, partitions(contract)
     stages = [module for modules in STAGES.values() for module in modules]
+    candidates = [training.candidate(contract.name, name) for name in contract.training.candidates]
     groups = {asset.key.path[-1]: name for name, modules in reversed(STAGES.items()) for asset in _assets(modules)}
+    groups |= {asset.key.path[-1]: "training" for asset in candidates}
     daily, backfill = jobs.daily(contract), jobs.backfill_history(contract)
     return dg.Definitions(
-        assets=[_attached(asset, contract, days, groups) for asset in _assets(stages, prefix)],
+        assets=[_attached(asset, contract, days, groups) for asset in (*_assets(stages, prefix), *candidates)],
         asset_checks=dg.load_asset_checks_from_modules(stages, asset_key_prefix=prefix),
         resources={"project": Project(contract=source, root=str(home.root), log=log)},
         jobs=[daily, backfill],
@@ -78,13 +78,16 @@ def _attached(
         name = spec.key.path[-1]
         if name == WHOLE:
             return spec.replace_attributes(group_name=groups[name])
-        deps = [dg.AssetDep(d.asset_key, partition_mapping=window(contract, name, d.asset_key.path[-1])) for d in spec.deps]
+        above = [dep.asset_key for dep in spec.deps]
+        if name == "verdict":
+            above += jobs.keys(contract, jobs.candidates(contract))
+        deps = [dg.AssetDep(key, partition_mapping=window(contract, name, key.path[-1])) for key in above]
         return spec.replace_attributes(group_name=groups[name], partitions_def=days, deps=deps)
 
     attached = asset.map_asset_specs(attach)
     if asset.key.path[-1] == WHOLE:
         return attached
-    one = asset.key.path[-1] in DAILY
+    one = asset.key.path[-1] in (*jobs.trained(contract), "verdict")  # a judged day a run; others take a range of days in one
     return attached.with_attributes(backfill_policy=dg.BackfillPolicy.multi_run(1) if one else dg.BackfillPolicy.single_run())
 
 
@@ -100,7 +103,7 @@ def window(contract: Contract, asset: str, dependency: str) -> dg.PartitionMappi
     elif dependency == "events" and asset == "histories":
         delay = max(b.horizon_hours for b in contract.behaviours.values())
         read = [contract.day_of(contract.day_start(day) - round(delay * 3_600_000)), day]
-    elif asset in (*jobs.CANDIDATES, *jobs.REFERENCES):
+    elif asset in jobs.trained(contract):
         trained = contract.training_days(day)
         read = [
             date.fromisoformat(d)

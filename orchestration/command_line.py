@@ -56,11 +56,13 @@ def _again(dataset: str, root: Path) -> str:
 
 
 @contextmanager
-def _line(dataset: str, root: Path, log: str) -> Iterator[Line]:
-    from orchestration import log_source, runs
+def _line(dataset: str, root: Path, log: str, model: str | None = None) -> Iterator[Line]:
+    """The data set's line; with `model`, one that can train it though the contract does not list it."""
+    from orchestration import jobs, log_source, runs
     from orchestration.progress import Progress
 
     contract, home = _place(dataset, root)
+    contract = jobs.with_candidate(contract, model) if model else contract
     with (
         Progress.on_terminal() as progress,
         runs.opened(contract, home, progress, source=dataset, log=log_source.absolute(log)) as line,
@@ -130,13 +132,26 @@ def backfill(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log
         line.data_days(every[0], every[-1])
 
 
-@app.command(epilog="Example:  ./dtrn train --day 2026-03-13")
-def train(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, day: Day = None) -> None:
-    """Retrain every candidate and reference for one judged day, on the days before it."""
+@app.command(epilog="Example:  ./dtrn train --day 2026-03-13 --model dtrn+ple")
+def train(
+    dataset: Dataset = "simulated",
+    home: Root = DEFAULT_HOME,
+    day: Day = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="BOTTOM+HEAD", help="This one only, listed by the contract or not (docs/models.md).")
+    ] = None,
+) -> None:
+    """Retrain every candidate and reference for one judged day, on the days before it; or one model, and print its scores."""
+    from assets import training
+    from models import names
     from orchestration import days, jobs
 
-    with _line(dataset, home, "") as line:
-        line.judged_day(days.judged_day(line.home, line.contract, day), (*jobs.REFERENCES, *jobs.CANDIDATES))
+    name = names.canonical(model) if model else None
+    with _line(dataset, home, "", name) as line:
+        chosen = days.judged_day(line.home, line.contract, day)
+        line.judged_day(chosen, [names.identifier(name)] if name else jobs.trained(line.contract))
+        for told in training.validation(line.home, name, chosen) if name else ():
+            line.progress.console.print(f"  {told}", markup=False)
 
 
 @app.command(epilog="Example:  ./dtrn evaluate --day 2026-03-13")

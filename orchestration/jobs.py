@@ -11,17 +11,14 @@ from datetime import date
 
 import dagster as dg
 
+from assets.training import REFERENCES
+from models import names
 from models.contract import Contract
 
 DATA = ("log_files", "events", "histories", "samples")
 """Made for a base day D, or for a range of them in one run."""
 
-REFERENCES = ("popularity", "lightgbm")
-CANDIDATES = ("mmoe", "dtrn")
 PROMOTED = ("packaged_model", "bento", "parity", "champion")
-
-JUDGED = (*REFERENCES, *CANDIDATES, "verdict", *PROMOTED)
-"""Made for a judged day J."""
 
 MONITORED = ("predictions", "outcomes", "drift")
 """Made for a day that was served and is mature."""
@@ -33,16 +30,41 @@ DAILY = "daily"
 BACKFILL = "backfill_history"
 
 
-def keys(contract: Contract, names: Sequence[str]) -> list[dg.AssetKey]:
+def candidates(contract: Contract) -> tuple[str, ...]:
+    """The stages of the contract's candidates."""
+    return tuple(names.identifier(name) for name in contract.training.candidates)
+
+
+def trained(contract: Contract) -> tuple[str, ...]:
+    """The stages that learn: references and candidates."""
+    return (*REFERENCES, *candidates(contract))
+
+
+def judged(contract: Contract) -> tuple[str, ...]:
+    """The stages of a judged day J."""
+    return (*trained(contract), "verdict", *PROMOTED)
+
+
+def with_candidate(contract: Contract, name: str) -> Contract:
+    """The contract with one candidate more, for what Dagster is told: a run can then train a model that it does not list.
+
+    What a run reads and what its results depend on stays the data set's own contract, which `Project` loads.
+    """
+    listed = contract.training.candidates
+    more = listed if name in listed else (*listed, name)
+    return contract.model_copy(update={"training": contract.training.model_copy(update={"candidates": more})})
+
+
+def keys(contract: Contract, stages: Sequence[str]) -> list[dg.AssetKey]:
     """Asset keys of these stages of one data set."""
-    return [dg.AssetKey([contract.name, name]) for name in names]
+    return [dg.AssetKey([contract.name, stage]) for stage in stages]
 
 
 def daily(contract: Contract) -> dg.UnresolvedAssetJobDefinition:
     """Everything, for one day."""
     return dg.define_asset_job(
         DAILY,
-        selection=dg.AssetSelection.assets(*keys(contract, (*DATA, *JUDGED, *MONITORED))),
+        selection=dg.AssetSelection.assets(*keys(contract, (*DATA, *judged(contract), *MONITORED))),
         description="One day of the line: ingest and sample it; retrain, judge, package and promote; land what was served.",
     )
 

@@ -40,9 +40,9 @@ class Line:
         """Ingest and sample every day of a range, in one run."""
         self.run(jobs.DATA[1:], days=(first, last), job=jobs.BACKFILL)
 
-    def judged_day(self, day: str, names: Sequence[str] = jobs.JUDGED) -> None:
+    def judged_day(self, day: str, names: Sequence[str] = ()) -> None:
         """Retrain for one day, judge it, package and promote; or only the stages `names` of that."""
-        self.run(names, days=(day, day))
+        self.run(names or jobs.judged(self.contract), days=(day, day))
 
     def monitored_day(self, day: str) -> None:
         """Land what was served on one day, join what followed, report drift."""

@@ -29,14 +29,14 @@ def retrain(contract: Contract, job: dg.UnresolvedAssetJobDefinition) -> dg.Sens
             yield dg.SkipReason(f"run {run.run_id} is not a scheduled ingest")
             return
         day = days[1]
-        judged = jobs.judged_days(contract, day)
-        if not judged:
+        days_to_judge = jobs.judged_days(contract, day)
+        if not days_to_judge:
             yield dg.SkipReason(f"after {day} no day of {contract.name} can be judged yet: it takes two mature days before it")
             return
-        for part, names in (("judge", jobs.JUDGED), ("monitor", jobs.MONITORED)):
+        for part, names in (("judge", jobs.judged(contract)), ("monitor", jobs.MONITORED)):
             yield dg.RunRequest(
-                run_key=f"{part}-{judged[-1]}-after-{run.run_id}",
-                partition_key=judged[-1],
+                run_key=f"{part}-{days_to_judge[-1]}-after-{run.run_id}",
+                partition_key=days_to_judge[-1],
                 asset_selection=jobs.keys(contract, names),
                 tags={jobs.PART: part},
             )

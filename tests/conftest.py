@@ -62,6 +62,17 @@ def service(built: Home) -> Iterator[served.Served]:
         yield running
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tensors as small as those of tests only lose by threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.config.stash[ENDED] = int(exitstatus)

@@ -1,135 +1,175 @@
-"""The two neural rankers written out slowly, a token, a sample and a task at a time, from the design page's formulas.
+"""The neural rankers written out slowly, a token, a sample and a task at a time, from the papers' and the design's formulas.
 
 Shares no code with the fast path: it reads the network's parameters by name and the requests' raw spans, and knows of no
-batch, bucket, padding or folding. Differentiable, so that gradients can be compared too.
+batch, bucket, padding or folding. Differentiable, so that gradients can be compared too. Here are the bottoms; the heads are
+in `tests.reference_heads`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
+from models.config import Recipe
 from models.requests import Requests
+from tests.reference_heads import HEADS, Parameters, affine, softmax
 
-Parameters = Mapping[str, Tensor]
+Vector = Tensor
+GammaBeta = Callable[[int, int], tuple[Tensor, Tensor]]
+"""γ, β of one layer and place, each (D,)."""
 
 
-def norm(x: Tensor) -> Tensor:
+def norm(x: Vector) -> Vector:
     """LayerNorm of one vector, without affine."""
     centred = x - x.mean()
     return centred / torch.sqrt((centred**2).mean() + 1e-5)
 
 
-def affine(p: Parameters, name: str, x: Tensor) -> Tensor:
-    return p[f"{name}.weight"] @ x + p[f"{name}.bias"]
+def weighted(weights: Tensor, vectors: list[Vector]) -> Vector:
+    return sum((w * x for w, x in zip(weights, vectors, strict=True)), torch.zeros(()))
 
 
-def gamma_beta(p: Parameters, task: int, action: int, layer: int, place: int, width: int) -> tuple[Tensor, Tensor]:
-    """γ, β of one place: z = relu(linear([e_task ; e_action])), γ = 1 + Wγ·z, β = Wβ·z."""
-    root = "bottom.interest.hypernetwork"
-    pair = torch.cat([p[f"{root}.task.weight"][task], p[f"{root}.action.weight"][action]])
-    out = affine(p, f"{root}.out", torch.relu(affine(p, f"{root}.hidden", pair)))
-    begin = (layer * 2 + place) * 2 * width
-    return 1 + out[begin : begin + width], out[begin + width : begin + 2 * width]
-
-
-def transformer(p: Parameters, tokens: list[Tensor], task: int, action: int, layers: int, heads: int) -> list[Tensor]:
-    """H' of every token of one history, for one task."""
+def transformer(p: Parameters, root: str, tokens: list[Vector], recipe: Recipe, gamma_beta: GammaBeta) -> list[Vector]:
+    """H' of every token of one history."""
     width = len(tokens[0])
-    size = width // heads
+    size = width // recipe.attention_heads
     h = tokens
-    for layer in range(layers):
-        root = f"bottom.interest.layers.{layer}"
-        qkv = [affine(p, f"{root}.qkv", x) for x in h]
+    for layer in range(recipe.layers):
+        at = f"{root}.layers.{layer}"
+        qkv = [affine(p, f"{at}.qkv", x) for x in h]
         attended = []
         for mine, x in zip(qkv, h, strict=True):
             mixed = []
-            for head in range(heads):
+            for head in range(recipe.attention_heads):
                 part = slice(head * size, (head + 1) * size)
-                query = mine[:width][part]
-                score = torch.stack([query @ other[width : 2 * width][part] / math.sqrt(size) for other in qkv])
-                weight = torch.exp(score - score.max()) / torch.exp(score - score.max()).sum()
-                mixed.append(sum((w * other[2 * width :][part] for w, other in zip(weight, qkv, strict=True)), torch.zeros(())))
-            attended.append(x + affine(p, f"{root}.out", torch.cat(mixed)))
-        gamma, beta = gamma_beta(p, task, action, layer, 0, width)
+                score = torch.stack([mine[:width][part] @ other[width : 2 * width][part] / math.sqrt(size) for other in qkv])
+                mixed.append(weighted(softmax(score), [other[2 * width :][part] for other in qkv]))
+            attended.append(x + affine(p, f"{at}.out", torch.cat(mixed)))
+        gamma, beta = gamma_beta(layer, 0)
         c = [gamma * norm(x) + beta for x in attended]
-        gamma, beta = gamma_beta(p, task, action, layer, 1, width)
-        h = [gamma * norm(x + affine(p, f"{root}.down", torch.relu(affine(p, f"{root}.up", x)))) + beta for x in c]
+        gamma, beta = gamma_beta(layer, 1)
+        h = [gamma * norm(x + affine(p, f"{at}.down", torch.relu(affine(p, f"{at}.up", x)))) + beta for x in c]
     return h
 
 
-def target_attention(p: Parameters, candidate: Tensor, h: list[Tensor]) -> Tensor:
-    query = affine(p, "bottom.interest.query", candidate)
-    score = torch.stack([query @ x / math.sqrt(len(x)) for x in h])
-    weight = torch.exp(score - score.max()) / torch.exp(score - score.max()).sum()
-    return sum((w * x for w, x in zip(weight, h, strict=True)), torch.zeros(()))
+def target_attention(p: Parameters, root: str, candidate: Vector, h: list[Vector]) -> Vector:
+    query = affine(p, f"{root}.query", candidate)
+    return weighted(softmax(torch.stack([query @ x / math.sqrt(len(x)) for x in h])), h)
 
 
-def refined(p: Parameters, x_FD: Tensor, task: int) -> Tensor:
+def refined(p: Parameters, root: str, x_FD: Tensor, task: int) -> Vector:
     """w = 2·sigmoid(W2·relu(W1·mean over D)), a weight a field; the rescaled fields, flat."""
-    root = "bottom.refinement"
     hidden = torch.relu(x_FD.mean(1) @ p[f"{root}.squeeze"][task] + p[f"{root}.squeeze_bias"][task, 0])
     weight = 2 / (1 + torch.exp(-(hidden @ p[f"{root}.excite"][task] + p[f"{root}.excite_bias"][task, 0])))
     return (x_FD * weight[:, None]).flatten()
 
 
-def mmoe(p: Parameters, x: Tensor, task: int, experts: int) -> Tensor:
-    """Gate of `task` over the experts of `x`, then its tower."""
-    first = torch.relu(affine(p, "head.first", x)).view(experts, -1)
-    outs = [torch.relu(first[e] @ p["head.second"][e] + p["head.second_bias"][e, 0]) for e in range(experts)]
-    gate = torch.exp(x @ p["head.gate"][task])
-    mixed = sum((g / gate.sum() * out for g, out in zip(gate, outs, strict=True)), torch.zeros(()))
-    tower = torch.relu(mixed @ p["head.tower"][task] + p["head.tower_bias"][task, 0])
-    return (tower @ p["head.last"][task] + p["head.last_bias"][task, 0]).squeeze()
+class Pooled:
+    """Mean of the tokens; the fields and means, flat, for every task alike."""
+
+    own_streams = False
+    extras = False
+
+    def __init__(self, p: Parameters, root: str, recipe: Recipe) -> None:
+        self.p, self.root, self.recipe = p, root, recipe
+
+    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int) -> Vector:
+        return torch.stack(tokens).mean(0)
+
+    def stream(self, x_FD: Tensor, task: int) -> Vector:
+        return x_FD.flatten()
 
 
-def _history(p: Parameters, requests: Requests, request: int, action: int, extras: bool) -> list[Tensor]:
-    """Embedded tokens of one request's span: item fields, and for DTRN its action, time gap and age."""
+class DMT(Pooled):
+    """A Transformer with a LayerNorm of its own for every action, then target attention."""
+
+    extras = True
+
+    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int) -> Vector:
+        root = f"{self.root}.actions.{action}"
+
+        def gamma_beta(layer: int, place: int) -> tuple[Tensor, Tensor]:
+            return self.p[f"{root}.gamma"][layer, place], self.p[f"{root}.beta"][layer, place]
+
+        h = transformer(self.p, f"{root}.transformer", tokens, self.recipe, gamma_beta)
+        return target_attention(self.p, f"{root}.transformer", candidate, h)
+
+
+class DTRN(Pooled):
+    """One Transformer whose γ, β a hypernetwork makes of task and action; SENet-like refinement per task."""
+
+    own_streams = True
+    extras = True
+
+    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int) -> Vector:
+        p, width, root = self.p, len(candidate), f"{self.root}.interest"
+
+        def gamma_beta(layer: int, place: int) -> tuple[Tensor, Tensor]:
+            """z = relu(linear([e_task ; e_action])), γ = 1 + Wγ·z, β = Wβ·z."""
+            hyper = f"{root}.hypernetwork"
+            pair = torch.cat([p[f"{hyper}.task.weight"][task], p[f"{hyper}.action.weight"][action]])
+            out = affine(p, f"{hyper}.out", torch.relu(affine(p, f"{hyper}.hidden", pair)))
+            begin = (layer * 2 + place) * 2 * width
+            return 1 + out[begin : begin + width], out[begin + width : begin + 2 * width]
+
+        h = transformer(p, f"{root}.transformer", tokens, self.recipe, gamma_beta)
+        return target_attention(p, f"{root}.transformer", candidate, h)
+
+    def stream(self, x_FD: Tensor, task: int) -> Vector:
+        return refined(self.p, f"{self.root}.refinement", x_FD, task)
+
+
+BOTTOMS = {"pooled": Pooled, "dmt": DMT, "dtrn": DTRN}
+
+
+def history(p: Parameters, root: str, requests: Requests, request: int, action: int, extras: bool) -> list[Vector]:
+    """Embedded tokens of one request's span: item fields, and where a Transformer reads them action, time gap and age."""
     begin, end = int(requests.start[request, action]), int(requests.end[request, action])
     tokens = []
     for place in range(begin, end):
         rows = requests.sequences.tokens[action][place]
-        token = sum((p[f"bottom.fields.item.{f}.weight"][int(row)] for f, row in enumerate(rows)), torch.zeros(()))
+        token = sum((p[f"{root}.fields.item.{f}.weight"][int(row)] for f, row in enumerate(rows)), torch.zeros(()))
         if extras:
             seconds = (int(requests.time[request]) - int(requests.sequences.times[action][place])) / 1000
             bucket = 0 if seconds < 1 else min(31, math.floor(math.log2(seconds)) + 1)
-            token = token + p["bottom.gap.weight"][bucket] + p["bottom.age.weight"][end - 1 - place]
-            token = token + p["bottom.action.weight"][action]
+            token = token + p[f"{root}.moment.gap.weight"][bucket] + p[f"{root}.moment.age.weight"][end - 1 - place]
+            token = token + p[f"{root}.moment.action.weight"][action]
         tokens.append(token)
     return tokens
 
 
-def logits(p: Parameters, requests: Requests, *, bottom: str, tasks: int, layers: int, heads: int, experts: int) -> Tensor:
-    """(B, T) logits of encoded requests."""
-    rows = []
+def streams(p: Parameters, root: str, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
+    """By sample the `count` streams of the bottom whose parameters begin with `root`: one a task, or the same for all."""
+    bottom = BOTTOMS[recipe.bottom](p, root, recipe)
+    actions = range(requests.start.shape[1])
+    out = []
     for request, (first, last) in enumerate(itertools.pairwise(requests.offsets)):
-        user = [p[f"bottom.fields.user.{f}.weight"][int(r)] for f, r in enumerate(requests.user[request])]
-        actions = range(requests.start.shape[1])
-        tokens = [_history(p, requests, request, action, bottom == "dtrn") for action in actions]
-        encoded = [
-            [transformer(p, tokens[a], task, a, layers, heads) if tokens[a] and bottom == "dtrn" else [] for a in actions]
-            for task in range(tasks)
-        ]
+        user = [p[f"{root}.fields.user.{f}.weight"][int(r)] for f, r in enumerate(requests.user[request])]
+        tokens = [history(p, root, requests, request, action, bottom.extras) for action in actions]
         for sample in range(first, last):
-            item = [p[f"bottom.fields.item.{f}.weight"][int(r)] for f, r in enumerate(requests.item[sample])]
-            context = [p[f"bottom.fields.context.{f}.weight"][int(r)] for f, r in enumerate(requests.context[sample])]
-            row = []
-            for task in range(tasks):
-                interests = []
-                for action in actions:
-                    if not tokens[action]:
-                        interests.append(torch.zeros_like(item[0]))
-                    elif bottom == "pooled":
-                        interests.append(torch.stack(tokens[action]).mean(0))
-                    else:
-                        candidate = torch.stack(item).sum(0)
-                        interests.append(target_attention(p, candidate, encoded[task][action]))
-                x_FD = torch.stack([*user, *item, *context, *interests])
-                x = refined(p, x_FD, task) if bottom == "dtrn" else x_FD.flatten()
-                row.append(mmoe(p, x, task, experts))
-            rows.append(torch.stack(row))
-    return torch.stack(rows)
+            item = [p[f"{root}.fields.item.{f}.weight"][int(r)] for f, r in enumerate(requests.item[sample])]
+            context = [p[f"{root}.fields.context.{f}.weight"][int(r)] for f, r in enumerate(requests.context[sample])]
+            candidate = torch.stack(item).sum(0)
+            own = []
+            for task in range(count if bottom.own_streams else 1):
+                interests = [
+                    bottom.interest(tokens[action], candidate, task, action) if tokens[action] else torch.zeros_like(candidate)
+                    for action in actions
+                ]
+                own.append(bottom.stream(torch.stack([*user, *item, *context, *interests]), task))
+            out.append(own if bottom.own_streams else own * count)
+    return out
+
+
+def logits(p: Mapping[str, Tensor], requests: Requests, recipe: Recipe, tasks: int) -> Tensor:
+    """(B, T) logits of encoded requests. The last of the T + 1 streams that every head is given is the shared one."""
+    if recipe.head == "single-task":
+        alone = [streams(p, f"bottom.{task}", requests, recipe, 1) for task in range(tasks)]
+        given = [[alone[task][sample][0] for task in range(tasks)] for sample in range(len(requests))]
+    else:
+        given = streams(p, "bottom", requests, recipe, tasks + (recipe.head == "ple"))
+    return torch.stack([torch.stack(HEADS[recipe.head](p, x, recipe, tasks)) for x in given])

@@ -10,7 +10,8 @@ import torch
 
 from models.config import Recipe
 from models.contract import Contract
-from models.network import Network, Shape
+from models.embeddings import Shape
+from models.network import Network
 from models.requests import Requests, Sequences
 from tests import logs
 
@@ -67,10 +68,16 @@ def lively(recipe: Recipe, shape: Shape, seed: int) -> Network:
     """A float64 network no part of which is still at its start: every parameter is drawn, the zeros too."""
     torch.manual_seed(seed)
     network = Network(recipe, shape).double()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.5)
+    enliven(network)
     return network
+
+
+def enliven(module: torch.nn.Module) -> None:
+    """Draw every parameter; biases are positive, so that few of so small a module's units are dead."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            drawn = torch.randn_like(parameter) * 0.5
+            parameter.copy_(drawn.abs() if name.endswith("bias") else drawn)
 
 
 def shop(terms: Contract, day: str, *, seed: int, requests: int = 150, candidates: int = 6) -> Requests:

@@ -14,13 +14,13 @@ import torch
 
 from models import artifact
 from models.batches import Loader
-from models.config import RECIPES, Recipe
+from models.config import RECIPES, Recipe, named
 from models.contract import Contract
 from models.requests import NULL_KEY, Requests, Sequences
 from models.training import Trained, predict, train
 from tests.shops import shop, terms
 
-NAMES = ("dtrn", "mmoe")
+NAMES = ("dtrn", "mmoe", "single-task", "dmt+ple", "pooled+esmm")
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     contract = terms(epochs=2)
     data = shop(contract, "2026-03-30", seed=1), shop(contract, "2026-03-31", seed=2)
     folder = tmp_path_factory.mktemp("checkpoints")
-    return {
-        n: train(replace(RECIPES[n], width=8), contract, *data, checkpoint=folder / n, report=lambda _: None) for n in NAMES
-    }
+    return {n: train(replace(named(n), width=8), contract, *data, checkpoint=folder / n, report=lambda _: None) for n in NAMES}
 
 
 @pytest.fixture
@@ -161,7 +159,7 @@ def test_a_damaged_artifact_names_the_file_and_the_remedy(folder: Path, name: st
 
 def test_another_format_is_refused(folder: Path) -> None:
     _change(folder, format=99)
-    with pytest.raises(ValueError, match="format 99 came, 1 is what this version reads; retrain the model"):
+    with pytest.raises(ValueError, match="format 99 came, 2 is what this version reads; retrain the model"):
         artifact.load(folder)
 
 
@@ -205,7 +203,7 @@ def test_recipes_survive_json() -> None:
 def test_a_wrong_recipe_says_what_came_and_what_would_be_right() -> None:
     data = RECIPES["dtrn"].to_json()
     wrong = [
-        ({**data, "bottom": "dnn"}, r"recipe\.bottom: Input should be 'dtrn' or 'pooled' \('dnn' came\)"),
+        ({**data, "bottom": "dnn"}, r"recipe\.bottom: is not among dmt, dtrn, pooled \('dnn' came\)"),
         ({**data, "id_dropout": 1.5}, r"recipe\.id_dropout: Input should be less than 1 \(1\.5 came\)"),
         ({**data, "layers": 0}, r"recipe\.layers: Input should be greater than or equal to 1 \(0 came\)"),
         ({**data, "width": 15}, "recipe: width 15 is not divisible by attention_heads 2; choose a multiple"),

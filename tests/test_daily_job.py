@@ -202,7 +202,7 @@ def test_an_old_day_judged_again_moves_nothing(copied: Ran) -> None:
     old = copied.contract.days()[-3]
     progress = _line(copied, lambda line: line.judged_day(old))
     steps = {step.name: step.recomputed for step in progress.steps}
-    assert set(steps) == {f"{name} {old}" for name in jobs.JUDGED}
+    assert set(steps) == {f"{name} {old}" for name in jobs.judged(copied.contract)}
     assert steps[f"dtrn {old}"] == steps[f"verdict {old}"] == 1
     assert steps[f"champion {old}"] == 0
     judged = evaluation.read(copied.home, old)

@@ -1,8 +1,7 @@
-"""The fast path against the slow reference, forward and backward; and what the design page says of TIM, TRM and masks."""
+"""The bottoms against the slow reference, forward and backward; and what the design page says of TIM, TRM and masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +10,17 @@ import pytest
 import torch
 
 from models.batches import Batch, Loader
+from models.bottoms.dtrn import DTRN
 from models.config import Recipe
-from models.network import DTRN, Network, Shape
+from models.embeddings import Shape
+from models.names import parts
+from models.network import Network
 from models.refinement import Refinement
 from models.requests import MASKED, Requests, Sequences
 from tests import reference
 from tests.shops import Sizes, encoded, lively
 
-SMALL = Recipe(bottom="dtrn", width=4, ffn=6, hyper=5, experts=3, expert_widths=(6, 5), tower=4)
+SMALL = Recipe(bottom="dtrn", width=4, ffn=6, hyper=5, experts=3, expert_widths=(8, 6), tower=8)
 
 SHAPES = {
     "all kinds of length": Sizes(),
@@ -32,13 +34,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small only lose by threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def whole(requests: Requests) -> Batch:
@@ -47,30 +43,35 @@ def whole(requests: Requests) -> Batch:
     return batch
 
 
-def slow(network: Network, requests: Requests, tasks: int) -> torch.Tensor:
-    recipe = network.recipe
-    return reference.logits(
-        dict(network.named_parameters()), requests, bottom=recipe.bottom, tasks=tasks,
-        layers=recipe.layers, heads=recipe.attention_heads, experts=recipe.experts,
-    )  # fmt: skip
+def require_the_same(network: Network, requests: Requests, tasks: int) -> None:
+    """Logits, and the gradients of all parameters towards a random direction, are those of the reference."""
+    fast = network(whole(requests))
+    slowly = reference.logits(dict(network.named_parameters()), requests, network.recipe, tasks)
+    assert fast.shape == (len(requests), tasks)
+    torch.testing.assert_close(fast, slowly, rtol=1e-9, atol=1e-9)
+    assert fast.std() > 0.1 or fast.numel() < 4  # a comparison of constants would prove nothing
+    towards = torch.randn_like(fast)
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    mine = torch.autograd.grad((fast * towards).sum(), parameters, materialize_grads=True)
+    theirs = torch.autograd.grad((slowly * towards).sum(), parameters, materialize_grads=True)
+    for name, a, b in zip(names, mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("change", [{}, {"layers": 2}, {"bottom": "pooled"}], ids=["dtrn", "two layers", "pooled"])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"layers": 2}, {"bottom": "pooled"}, {"bottom": "dmt"}, {"bottom": "dmt", "layers": 2}],
+    ids=["dtrn", "dtrn, two layers", "pooled", "dmt", "dmt, two layers"],
+)
 def test_logits_and_gradients_are_the_references(sizes: Sizes, change: dict[str, Any]) -> None:
     for seed in range(1 if max(sizes.events) > 100 else 2):
         network = lively(replace(SMALL, **change), sizes.shape, seed)
-        requests = encoded(sizes, seed)
-        fast, slowly = network(whole(requests)), slow(network, requests, sizes.tasks)
-        assert fast.shape == (len(requests), sizes.tasks)
-        torch.testing.assert_close(fast, slowly, rtol=1e-9, atol=1e-9)
-        assert fast.std() > 0.1 or fast.numel() < 4  # a comparison of constants would prove nothing
-        towards = torch.randn_like(fast)
-        names, parameters = zip(*network.named_parameters(), strict=True)
-        mine = torch.autograd.grad((fast * towards).sum(), parameters, materialize_grads=True)
-        theirs = torch.autograd.grad((slowly * towards).sum(), parameters, materialize_grads=True)
-        for name, a, b in zip(names, mine, theirs, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
+        require_the_same(network, encoded(sizes, seed), sizes.tasks)
+
+
+def test_every_bottom_has_its_reference() -> None:
+    assert set(reference.BOTTOMS) == set(parts("bottoms"))
 
 
 def test_refinement_starts_as_the_identity() -> None:
@@ -120,7 +121,7 @@ def test_what_lies_after_a_request_changes_no_bit() -> None:
     assert torch.equal(network(whole(requests)), network(whole(changed)))
 
 
-@pytest.mark.parametrize("bottom", ["dtrn", "pooled"])
+@pytest.mark.parametrize("bottom", parts("bottoms"))
 def test_a_masked_label_moves_no_weight(bottom: Any) -> None:
     sizes = Sizes()
     requests = encoded(sizes, 5)
@@ -145,7 +146,7 @@ def test_a_masked_label_moves_no_weight(bottom: Any) -> None:
     one_task = masked.copy()
     one_task[:, 1:] = MASKED
     loss, _ = network.loss(whole(replace(requests, label=one_task)), weight)
-    towers = torch.autograd.grad(loss, network.head.tower)[0]
+    towers = torch.autograd.grad(loss, network.head.towers.hidden.weight)[0]
     assert (towers[0] != 0).any()
     assert (towers[1:] == 0).all()
 
@@ -154,13 +155,13 @@ def test_the_loss_is_finite_where_a_logit_is_huge() -> None:
     sizes = Sizes()
     network = lively(SMALL, sizes.shape, 6).float()
     with torch.no_grad():
-        network.head.last_bias.fill_(1e4)
+        network.head.towers.last.bias.fill_(1e4)
     loss, _ = network.loss(whole(encoded(sizes, 6)), torch.ones(3))
     assert torch.isfinite(loss)
     assert loss > 100
 
 
-@pytest.mark.parametrize("bottom", ["dtrn", "pooled"])
+@pytest.mark.parametrize("bottom", parts("bottoms"))
 def test_a_request_scores_alone_as_it_does_among_others(bottom: Any) -> None:
     sizes = Sizes(requests=40, candidates=9, events=(300, 60, 20))
     requests = encoded(sizes, 7)
@@ -177,7 +178,7 @@ def test_a_request_scores_alone_as_it_does_among_others(bottom: Any) -> None:
     ).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("bottom", ["dtrn", "pooled"])
+@pytest.mark.parametrize("bottom", parts("bottoms"))
 def test_half_precision_runs_and_stays_near(bottom: Any) -> None:
     """What a GPU trains with, tried on the CPU: bfloat16 keeps 8 bits, so 2 % of a loss near ln 2."""
     sizes = Sizes(requests=30)
@@ -215,4 +216,4 @@ def test_shape_of_a_contract_counts_the_unknown_row() -> None:
     contract = terms()
     vocabulary = Vocabulary.fit(shop(contract, "2026-03-30", seed=1), contract)
     shape = Shape.of(contract, vocabulary)
-    assert shape == Shape((31,), (27, 5), (6, 6), tasks=2, actions=2, length=4)
+    assert shape == Shape((31,), (27, 5), (6, 6), tasks=2, actions=2, length=4, given=(-1, 0))

@@ -239,7 +239,7 @@ def test_the_lowest_validation_score_challenges(tmp_path: Path, scores: dict[str
     home = Home(tmp_path, TERMS.name)
     for name, score in scores.items():
         home.model(name, JUDGED).mkdir(parents=True)
-        (home.model(name, JUDGED) / "spec.json").write_text(json.dumps({"format": 1, "validation_score": score}))
+        (home.model(name, JUDGED) / "spec.json").write_text(json.dumps({"format": artifact.FORMAT, "validation_score": score}))
     assert evaluation.challenger_of(home, TERMS, JUDGED) == (expected, scores)
 
 
@@ -247,7 +247,7 @@ def test_a_candidate_without_a_finite_score_is_an_error_not_a_choice(tmp_path: P
     home = Home(tmp_path, TERMS.name)
     for name, score in {"dtrn": 0.8, "mmoe": float("nan")}.items():
         home.model(name, JUDGED).mkdir(parents=True)
-        (home.model(name, JUDGED) / "spec.json").write_text(json.dumps({"format": 1, "validation_score": score}))
+        (home.model(name, JUDGED) / "spec.json").write_text(json.dumps({"format": artifact.FORMAT, "validation_score": score}))
     with pytest.raises(ValueError, match=f"mmoe of {JUDGED} has no finite validation score"):
         evaluation.challenger_of(home, TERMS, JUDGED)
 

@@ -77,7 +77,7 @@ def test_a_bento_holds_source_and_pins_and_names_its_model_in_full(built: Home) 
         p.relative_to(folder / "src").as_posix() for p in (folder / "src").rglob("*") if p.is_file() and p.suffix != ".pyc"
     }
     root = Path(__file__).parent.parent
-    ours = {p.relative_to(root).as_posix() for package in ("bentos", "models") for p in (root / package).glob("*.py")}
+    ours = {p.relative_to(root).as_posix() for package in ("bentos", "models") for p in (root / package).rglob("*.py")}
     assert inside == ours | {"bentofile.yaml"}
     assert not list(folder.rglob("*.safetensors"))
     told = (folder / "bento.yaml").read_text()

@@ -1,0 +1,28 @@
+"""The plain shared bottom: one representation for all tasks, the order of a history left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.batches import Batch
+from models.embeddings import placed
+from models.parts import Bottom
+
+
+class Pooled(Bottom):
+    """Fields, and per action the mean of the history's token embeddings (item and item features; no time, age or action)."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(1, B, F·D)."""
+        outs = []
+        for bucket in batch.buckets:
+            present = bucket.present_NL[..., None]
+            mean = (self.fields.token(bucket.token_NLF) * present).sum(1) / present.sum(1)
+            outs.append(mean[:, None].expand(-1, bucket.candidate_NR.shape[1], -1).reshape(1, -1, mean.shape[-1]))
+        fields = self.fields(batch)
+        interests = placed(outs, batch, 1, fields)
+        return torch.cat([fields[None], interests], dim=2).flatten(2)
+
+
+BOTTOM = Pooled

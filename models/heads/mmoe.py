@@ -1,0 +1,40 @@
+"""MMoE: Ma et al., KDD 2018, 'Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts'.
+
+E experts are shared, each task has a gate over them and a tower:  y[t] = tower[t](Σ_e softmax(G[t]·x)_e · expert_e(x)).
+Where every task brings its own stream, experts and gate of task t read x[t].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.config import Recipe
+from models.embeddings import Shape
+from models.parts import Head
+from models.towers import Grouped, Towers, weights
+
+
+class MMoE(Head):
+    def __init__(self, recipe: Recipe, shape: Shape, inputs: int) -> None:
+        super().__init__(recipe, shape, inputs)
+        wide, narrow = recipe.expert_widths
+        self.experts = recipe.experts
+        self.first = nn.Linear(inputs, recipe.experts * wide)
+        self.second = Grouped(recipe.experts, wide, narrow)
+        self.gate = weights(shape.tasks, inputs, recipe.experts)
+        self.towers = Towers(recipe, shape.tasks, narrow)
+
+    def forward(self, x_SBI: Tensor) -> Tensor:
+        """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T)."""
+        tasks, (streams, samples, inputs) = self.gate.shape[0], x_SBI.shape
+        hidden = torch.relu(self.first(x_SBI.reshape(streams * samples, inputs)))
+        hidden = hidden.view(streams * samples, self.experts, -1).transpose(0, 1)
+        out = torch.relu(self.second(hidden))  # (E, streams·B, narrow)
+        out = out.transpose(0, 1).reshape(streams, samples, self.experts, -1)
+        gates = torch.bmm(x_SBI.expand(tasks, -1, -1), self.gate).softmax(-1)  # (T, B, E)
+        logits: Tensor = self.towers((gates.unsqueeze(-2) @ out).squeeze(-2))  # of (T, B, narrow)
+        return logits
+
+
+HEAD = MMoE

@@ -1,0 +1,163 @@
+"""Models by name: what is known, what the contract, Dagster and the command line make of it, and how one is added."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+import models.heads
+from assets import lake, training
+from models import names
+from models.config import RECIPES, Recipe, named
+from models.contract import Contract, load
+from models.home import Home
+from models.network import Network
+from orchestration import jobs
+from orchestration.build import build
+from orchestration.command_line import main
+from tests import logs, reference_heads, tiny_log
+from tests.shops import Sizes, encoded, lively
+from tests.test_dtrn_reference import SMALL, require_the_same
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_short_names_mean_what_the_design_says() -> None:
+    assert {name: (recipe.bottom, recipe.head) for name, recipe in RECIPES.items()} == {
+        "dtrn": ("dtrn", "mmoe"), "dmt": ("dmt", "mmoe"), "mmoe": ("pooled", "mmoe"), "ple": ("pooled", "ple"),
+        "shared-bottom": ("pooled", "shared-bottom"), "single-task": ("pooled", "single-task"),
+    }  # fmt: skip
+
+
+def test_every_bottom_goes_with_every_head() -> None:
+    for bottom in names.parts("bottoms"):
+        for head in names.parts("heads"):
+            recipe = named(f"{bottom}+{head}")
+            assert (recipe.bottom, recipe.head) == (bottom, head)
+            assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+            assert Network(recipe, Sizes().shape).tasks == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["transformer", "dtrn+", "+ple", "dtrn+dtrn", "ple+mmoe", "dtrn+ple+mmoe", "DTRN", "dtrn+__init__", ""]
+)
+def test_an_unknown_name_says_what_is_known(name: str) -> None:
+    known = r"is not a model; dtrn, dmt, .* bottom\+head with a bottom of dmt, dtrn, pooled and a head of .*single-task"
+    with pytest.raises(ValueError, match=f"^'{re.escape(name)}' {known}"):
+        named(name)
+
+
+def _listing(*candidates: str) -> Contract:
+    return logs.contract(logs.EVENTS, training={"candidates": candidates})
+
+
+def test_a_contract_takes_any_model_by_its_one_name() -> None:
+    assert _listing("dtrn+ple", "pooled+mmoe", "single-task").training.candidates == ("dtrn+ple", "mmoe", "single-task")
+    assert logs.contract(logs.EVENTS).training.candidates == ("dtrn", "mmoe")
+    with pytest.raises(ValueError, match=r"'dtrn\+mmoe' is 'dtrn' once more; name a model once"):
+        _listing("dtrn", "dtrn+mmoe")
+
+
+def test_a_contracts_file_with_an_unknown_model_is_refused_with_its_key(tmp_path: Path) -> None:
+    tiny_log.contract(tmp_path)
+    path = tmp_path / "tiny.toml"
+    path.write_text(path.read_text() + '[training]\ncandidates = ["dtrn", "gpt"]\n')
+    with pytest.raises(ValueError, match=r"tiny\.toml: training\.candidates: 'gpt' is not a model; dtrn, dmt, mmoe"):
+        load(path)
+
+
+def test_dagster_has_an_asset_for_each_candidate_and_the_verdict_waits_for_it() -> None:
+    terms = _listing("dtrn+shared-bottom", "single-task")
+    defs = build(terms, Home(Path("/nowhere"), terms.name), source=terms.name)
+    dg.Definitions.validate_loadable(defs)
+    graph = defs.resolve_asset_graph()
+    trained = {"popularity", "lightgbm", "dtrn_shared_bottom", "single_task"}
+    assert {key.path[-1] for key in graph.get_all_asset_keys() if graph.get(key).group_name == "training"} == trained
+    verdict = graph.get(dg.AssetKey([terms.name, "verdict"]))
+    assert {key.path[-1] for key in verdict.parent_keys} == trained | {"samples"}
+    for name in ("dtrn_shared_bottom", "single_task"):
+        node = graph.get(dg.AssetKey([terms.name, name]))
+        assert node.pools == {"gpu"}
+        assert {key.path[-1] for key in node.parent_keys} == {"samples", "histories"}
+        assert node.backfill_policy == dg.BackfillPolicy.multi_run(1)
+    assert set(jobs.trained(terms)) == trained
+
+
+def test_the_code_of_every_part_counts_for_a_training_and_for_nothing_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts are found while the program runs, so no import statement names them."""
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    for path in (ROOT / "models").rglob("*.py"):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(lake, "SOURCE", tmp_path)
+
+    def hashes() -> tuple[str, ...]:
+        stages = (training.NEURAL, training.COUNTED, ("assets/samples.py",))
+        return tuple(lake.code_hash.__wrapped__(*stage) for stage in stages)
+
+    before = hashes()
+    for part in ("heads/mmoe.py", "bottoms/dmt.py", "towers.py", "transformer.py", "heads/new.py"):
+        path = tmp_path / "models" / part
+        path.write_text((path.read_text() if path.is_file() else "") + "# changed\n")
+        after = hashes()
+        assert after[0] != before[0], part
+        assert after[1:] == before[1:], part
+        before = after
+
+
+def test_the_pages_example_is_a_head_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's file in a folder of heads, and the page's reference: no other edit."""
+    head, slow = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
+    (tmp_path / "direct.py").write_text(head)
+    monkeypatch.setattr(models.heads, "__path__", [*models.heads.__path__, str(tmp_path)])
+    scope: dict[str, Any] = dict(vars(reference_heads))
+    exec(slow, scope)
+    monkeypatch.setitem(reference_heads.HEADS, "direct", scope["direct"])
+    assert _listing("dtrn+direct").training.candidates == ("dtrn+direct",)
+    for bottom in names.parts("bottoms"):
+        sizes = Sizes(requests=2, lengths=(9, 3), events=(40, 8))
+        network = lively(Recipe(**{**SMALL.to_json(), "bottom": bottom, "head": "direct"}), sizes.shape, 1)
+        require_the_same(network, encoded(sizes, 1), sizes.tasks)
+
+
+def test_one_model_is_trained_by_name_though_the_contract_does_not_list_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    rows = [tiny_log.row(day, user, (3 * user + day) % 11, 60 * user) for day in range(1, 7) for user in range(1, 13)]
+    (tmp_path / "in" / "log.csv").write_text("".join(rows))
+    path = tmp_path / "tiny.toml"
+    text = (
+        tiny_log.TOML.replace("REPEATS", "real")
+        .replace("LIMIT", "0.1")
+        .replace("last_day = 2024-01-04", "last_day = 2024-01-06")
+    )
+    path.write_text(text + '[training]\ncandidates = ["mmoe"]\nepochs = 2\nwidth = 4\ndevice = "cpu"\n')
+    home = Home(tmp_path / "home", "tiny")
+
+    def told(*words: str) -> str:
+        common = ("--dataset", str(path), "--home", str(home.root))
+        monkeypatch.setattr("sys.argv", ["dtrn", *words, *common])
+        with pytest.raises(SystemExit):
+            main()
+        printed = capfd.readouterr()
+        return printed.out + printed.err
+
+    told("backfill", "--log", str(tmp_path / "in"))
+    out = told("train", "--model", "pooled+ple")
+    assert re.search(r"✓ ple 2024-01-05", out), out
+    assert re.search(r"ple for 2024-01-05: [\d,]+ parameters, best of 2 epochs the [12]\.", out)
+    assert re.search(r"validation score \d\.\d{4} ", out)
+    assert re.search(r"view: AUC 0\.\d{4}, log loss 0\.\d{4}", out)
+    assert sorted(p.name for p in home.model("ple", "").iterdir()) == ["2024-01-05"]
+    assert not home.model("mmoe", "").exists()
+    assert "· ple 2024-01-05" in told("train", "--model", "ple")  # nothing changed, so nothing is done
+    assert told("train", "--model", "ple+ple").startswith("dtrn: 'ple+ple' is not a model; dtrn, dmt, mmoe")
