@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
+import sqlalchemy.event
+from sqlalchemy.engine import Engine
 
 from models.contract import Contract
 from models.home import Home
@@ -16,8 +19,6 @@ CONFIG = """\
 # Written once by `make demo`, `make ui` or `./dtrn`; yours to change.
 telemetry:
   enabled: false
-nux:
-  enabled: false        # no newcomer's dialogue over the first page
 nux:
   enabled: false          # no newsletter over the lineage
 concurrency:
@@ -56,9 +57,35 @@ def working(home: Home, contract: Contract) -> Iterator[dg.DagsterInstance]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(f"another command works on {home.base}; wait until it ends, or choose another DTRN_HOME=") from None
-        with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        with _swift_history(), dg.DagsterInstance.from_config(str(home.dagster)) as instance:
             _close_killed(instance, contract)
             yield instance
+
+
+@contextmanager
+def _swift_history() -> Iterator[None]:
+    """Spare the disk a wait with each of Dagster's events, of which a range of 400 days has thousands.
+
+    Dagster opens and closes its SQLite files for every event. The last connection to close moves the whole log into the file,
+    so one is kept open; and a commit waits for the disk no more than WAL needs it to (a power cut may cost the last events of
+    the history, never the file).
+    """
+    kept: dict[str, sqlite3.Connection] = {}
+
+    def opened(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA synchronous=NORMAL")
+        [(_, _, path)] = connection.execute("PRAGMA database_list").fetchall()
+        if path and path not in kept:
+            kept[path] = sqlite3.connect(path, check_same_thread=False)
+            kept[path].execute("SELECT count(*) FROM sqlite_master").fetchall()
+
+    sqlalchemy.event.listen(Engine, "connect", opened)
+    try:
+        yield
+    finally:
+        sqlalchemy.event.remove(Engine, "connect", opened)
+        for connection in kept.values():
+            connection.close()
 
 
 def _close_killed(instance: dg.DagsterInstance, contract: Contract) -> None:
