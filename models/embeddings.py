@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from models.vocabulary import Vocabulary
 class Shape:
     """What comes from the data: embedding rows per field ('unknown' included), tasks, actions, longest history.
 
-    `given`: for each task the place of the task that it is conditional on, or -1; empty where none is.
+    `given`: for each task the place of the task that it is conditional on, or -1; empty where none is. `slots`: columns of each
+    field, those of the user, then the item, then the context; empty where each has one (only a list has more).
     """
 
     user: tuple[int, ...]
@@ -27,16 +29,26 @@ class Shape:
     actions: int
     length: int
     given: tuple[int, ...] = ()
+    slots: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, contract: Contract, vocabulary: Vocabulary) -> Shape:
         """The shape of the data that a contract describes and a vocabulary was fitted on."""
-        user, item, context = (
-            tuple(vocabulary.sizes(fields)) for fields in (contract.user_fields, contract.item_fields, contract.context_fields)
-        )
+        columns = (contract.user_fields, contract.item_fields, contract.context_fields)
+        user, item, context = (tuple(vocabulary.sizes(tuple(dict.fromkeys(fields)))) for fields in columns)
+        slots = tuple(fields.count(field) for fields in columns for field in dict.fromkeys(fields))
         places = {None: -1} | {name: place for place, name in enumerate(contract.tasks)}
         given = tuple(places[task.given] for task in contract.tasks.values())
-        return cls(user, item, context, len(contract.tasks), len(contract.actions), max(contract.lengths), given)
+        return cls(
+            user,
+            item,
+            context,
+            len(contract.tasks),
+            len(contract.actions),
+            max(contract.lengths),
+            given,
+            slots if max(slots) > 1 else (),
+        )
 
     @property
     def fields(self) -> int:
@@ -45,24 +57,29 @@ class Shape:
 
 
 class Fields(nn.Module):
-    """A table per field. A history token shares the candidate's item tables."""
+    """A table per field, for a list the mean over its entries. A history token shares the candidate's item tables."""
 
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
         super().__init__()
         self.user = _tables(shape.user, recipe)
         self.item = _tables(shape.item, recipe)
         self.context = _tables(shape.context, recipe)
+        slots = shape.slots or (1,) * (len(shape.user) + len(shape.item) + len(shape.context))
+        users, items = len(shape.user), len(shape.user) + len(shape.item)
+        self.columns = (_places(slots[:users]), _places(slots[users:items]), _places(slots[items:]))
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, F, D): user, item and context fields of every sample."""
-        user = [table(batch.user_UF[:, f][batch.request_B]) for f, table in enumerate(self.user)]
-        item = [table(batch.item_BF[:, f]) for f, table in enumerate(self.item)]
-        context = [table(batch.context_BC[:, f]) for f, table in enumerate(self.context)]
+        users, items, contexts = self.columns
+        user_BF = batch.user_UF[batch.request_B]
+        user = [_looked_up(t, user_BF, c) for t, c in zip(self.user, users, strict=True)]
+        item = [_looked_up(t, batch.item_BF, c) for t, c in zip(self.item, items, strict=True)]
+        context = [_looked_up(t, batch.context_BC, c) for t, c in zip(self.context, contexts, strict=True)]
         return torch.stack([*user, *item, *context], dim=1)
 
     def token(self, token_NLF: Tensor) -> Tensor:
         """(N, L, D): the sum of a token's item and item-feature embeddings."""
-        return torch.stack([table(token_NLF[..., f]) for f, table in enumerate(self.item)]).sum(0)
+        return torch.stack([_looked_up(t, token_NLF, c) for t, c in zip(self.item, self.columns[1], strict=True)]).sum(0)
 
     def candidate(self, fields_BFD: Tensor) -> Tensor:
         """(B, D): the candidate as a token, out of what `forward` gave."""
@@ -90,6 +107,23 @@ def placed(outs: list[Tensor], batch: Batch, streams: int, like: Tensor) -> Tens
     width = like.shape[-1]
     laid = torch.cat([like.new_zeros(streams, 1, width), *outs], dim=1)
     return laid.index_select(1, batch.place_BA.flatten()).view(streams, *batch.place_BA.shape, width)
+
+
+def _places(slots: tuple[int, ...]) -> list[int | slice]:
+    """The column of each field, or the columns of a list."""
+    ends = list(accumulate(slots, initial=0))
+    return [begin if count == 1 else slice(begin, begin + count) for begin, count in zip(ends, slots, strict=False)]
+
+
+def _looked_up(table: nn.Module, rows: Tensor, columns: int | slice) -> Tensor:
+    """(…, D) of a field's `columns` in `rows` (…, columns). Of a list: the mean of its known entries, or 'unknown'."""
+    assert isinstance(table, nn.Embedding)
+    entries: Tensor = table(rows[..., columns])
+    if isinstance(columns, int):
+        return entries
+    known = (rows[..., columns] > 0).unsqueeze(-1)
+    mean = (entries * known).sum(-2) / known.sum(-2).clamp(min=1)
+    return torch.where(known.any(-2), mean, table.weight[0])
 
 
 def _table(rows: int, recipe: Recipe) -> nn.Embedding:

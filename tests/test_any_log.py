@@ -294,3 +294,51 @@ def test_side_tables_are_not_taken_for_the_log(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x\n")
     files, aside = parsing.named(str(tmp_path), terms)
     assert ([p.name for p in files], aside) == (["log.csv"], [])
+
+
+# lists in a network
+
+
+def test_a_list_is_the_mean_of_its_known_entries() -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from models.batches import Loader
+    from models.config import RECIPES
+    from models.embeddings import Fields, Shape
+    from tests.shops import shop, terms
+
+    base = terms()
+    features = {"category": {"column": "category", "separator": "|", "most": 3}}
+    told = Contract.model_validate({**base.model_dump(mode="json"), "item_features": features})
+    requests = shop(base, "2026-03-30", seed=1)
+    random = np.random.default_rng(0)
+
+    def lists(items: Any) -> Any:
+        entries = random.integers(1, 5, (len(items), 3))
+        entries[random.random(entries.shape) < 0.4] = NULL_KEY
+        return np.concatenate([items[:, :1], entries], axis=1)
+
+    requests = replace(requests, item=lists(requests.item))
+    sequences = replace(requests.sequences, tokens=[lists(tokens) for tokens in requests.sequences.tokens])
+    requests = replace(requests, sequences=sequences)
+    vocabulary = Vocabulary.fit(requests, told)
+    shape = Shape.of(told, vocabulary)
+    assert (shape.item, shape.slots) == (
+        (*Shape.of(base, Vocabulary.fit(shop(base, "2026-03-30", seed=1), base)).item[:1], 5),
+        (1, 1, 3, 1, 1),
+    )
+    fields = Fields(RECIPES["mmoe"], shape)
+    batch = next(iter(Loader(vocabulary.encode(requests)).batches(64)))
+    found = fields(batch)
+    table = fields.item[1].weight
+    for row, keys_of_item in zip(found[:, 2], vocabulary.encode(requests).item, strict=False):
+        entries = [int(k) for k in keys_of_item[1:] if k > 0]
+        expected = torch.stack([table[k] for k in entries]).mean(0) if entries else table[0]
+        torch.testing.assert_close(row, expected)
+    token = batch.buckets[0].token_NLF
+    for n in range(token.shape[0]):
+        entries = [int(k) for k in token[n, 0, 1:] if k > 0]
+        expected = torch.stack([table[k] for k in entries]).mean(0) if entries else table[0]
+        torch.testing.assert_close(fields.token(token)[n, 0], fields.item[0].weight[token[n, 0, 0]] + expected)
