@@ -230,3 +230,19 @@ def test_what_is_asked_for_wrongly_is_told() -> None:
         searching.main(model=["nonesuch"])
     with pytest.raises(typer.BadParameter, match="no log: give one by --log"):
         searching.main(worlds=False)
+
+
+def test_the_score_is_that_of_the_best_epoch_not_of_the_last(
+    logs: list[Log], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worse_at_last(*arguments: Any, **named: Any) -> Any:
+        trained = train(*arguments, **named)
+        last = trained.history[-1]
+        return replace(trained, history=[*trained.history, replace(last, epoch=3, score=last.score + 1, validation_auc={})])
+
+    monkeypatch.setattr(searching, "train", worse_at_last)
+    (record,) = run(logs[:1], tmp_path, models=("mmoe",), trials=1)
+    assert record["best_epoch"] == 2
+    assert record["epochs"] == 3
+    assert record["score"] < 1.5
+    assert set(record["auc"]) == set(logs[0].contract.tasks)

@@ -18,6 +18,7 @@ from assets import world as shop
 from assets.past import BEHAVIOURS, SPREAD
 from assets.simulator import Simulated, simulate
 from assets.world import BASE_RATES, Impressions, World, probabilities, solve_intercepts
+from benchmarks.oracle import soft_auc
 from models.contract import Contract, load
 
 SMALL = {"users": 600, "items": 800, "impressions": 8_000}
@@ -139,7 +140,8 @@ def test_intercepts_solve_their_equation() -> None:
 
 
 def test_no_conflict_changes_base_rates_or_how_much_history_explains() -> None:
-    """In the second week, in every corner and the middle: the same rates and spreads, and seldom the bound on purchases."""
+    """In the second week, in every corner and the middle: rates, spreads and worth of history hold; the bound is rare."""
+    gains: list[list[float]] = [[] for _ in BEHAVIOURS]
     for sign, selection in ((0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)):
         world = World(900, 1_000, seed=3, start=0, sign_conflict=sign, selection_conflict=selection)
         late = play(world, 9, 8_000)[-1]
@@ -147,6 +149,12 @@ def test_no_conflict_changes_base_rates_or_how_much_history_explains() -> None:
         assert late.history.std(0) == pytest.approx(SPREAD, rel=0.05)
         assert late.history.mean(0) == pytest.approx(np.zeros(4), abs=0.05)
         assert (late.probability[:, 1:] < late.probability[:, :1]).mean() > 0.93
+        none = np.zeros_like(late.history)
+        blind = probabilities(late.other, none, solve_intercepts(late.other, none, world.intercept))
+        for index in range(4):
+            p = late.probability[:, index]
+            gains[index].append(soft_auc(p, p) - soft_auc(p, blind[:, index]))
+    assert all(min(gain) > 0.85 * gain[0] > 0.015 for gain in gains)
 
 
 @pytest.mark.parametrize("knob", ["sign_conflict", "selection_conflict"])
