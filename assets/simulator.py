@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from assets import lake
-from assets.world import BEHAVIOURS, Impressions, World
+from assets.past import BEHAVIOURS
+from assets.world import Impressions, World
 from models.contract import Contract
 from models.sections import Source, parse_condition
 
@@ -124,10 +125,13 @@ def simulate(
     impressions: int = 10_000,
     days: Sequence[str] | None = None,
     seed: int = 7,
+    sign_conflict: float = 0.5,
+    selection_conflict: float = 0.5,
 ) -> Simulated:
     """Write the log of `days` (default: the contract's calendar), about `impressions` rows a day, to `folder`.
 
-    `truth` is another folder, for what no model may see. Nothing is done when the same call's files are there unchanged.
+    The conflicts are those of `assets.past`, each from 0 to 1. `truth` is another folder, for what no model may see. Nothing is
+    done when the same call's files are there unchanged.
     Raises ValueError for a contract that asks for what the world has not, sizes below 1, or a folder with another log.
     """
     days = contract.days() if days is None else list(days)
@@ -139,15 +143,17 @@ def simulate(
     if truth.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{truth}: this lies inside the log's folder {folder} and would be read with it; give another folder")
     _needs(contract)
+    conflicts = {"sign_conflict": sign_conflict, "selection_conflict": selection_conflict}
+    world = World(users, items, seed, contract.day_start(days[0]), **conflicts)
     files = {day: f"day={day}.{contract.source.format}" for day in days}
     there = {p.name for p in folder.iterdir() if not p.name.startswith(".")} if folder.is_dir() else set()
     if others := sorted(there - set(files.values())):
         raise ValueError(f"{folder}: holds {others[0]}, which is not of this simulation; empty the folder or name another")
 
     call = {
-        "arguments": {"users": users, "items": items, "impressions": impressions, "days": days, "seed": seed},
+        "arguments": {"users": users, "items": items, "impressions": impressions, "days": days, "seed": seed} | conflicts,
         "contract": contract.digest(*SECTIONS),
-        "code": lake.code_hash("assets/simulator.py", "assets/world.py"),
+        "code": lake.code_hash("assets/simulator.py", "assets/world.py", "assets/past.py"),
     }
     record = truth / "simulation.json"
     if record.is_file():
@@ -155,7 +161,6 @@ def simulate(
         if past["call"] == call and past["content"] == _contents(folder, truth, files):
             return Simulated(files, {d: Truth(**t) for d, t in past["days"].items()}, Truth(**past["total"]), recomputed=False)
 
-    world = World(users, items, seed, contract.day_start(days[0]))
     total, told = Tally(), {}
     for day in days:
         tally = Tally()
@@ -173,6 +178,13 @@ def simulate(
     done = Simulated(files, told, total.truth(), recomputed=True)
     lake.write_json(record, {"call": call, "content": _contents(folder, truth, files), **asdict(done)})
     return done
+
+
+def asked(truth: Path) -> dict[str, Any]:
+    """Sizes, seed and conflicts of the simulation whose truth lies there, as `simulate` takes them; {} when there is none."""
+    record = truth / "simulation.json"
+    arguments = json.loads(record.read_text())["call"]["arguments"] if record.is_file() else {}
+    return {name: value for name, value in arguments.items() if name != "days"}
 
 
 def _needs(contract: Contract) -> None:

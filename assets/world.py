@@ -5,18 +5,20 @@ band, a long-tailed popularity and two hidden qualities. A request shows a user 
 moment. A shown item may be clicked, and a clicked one put in the cart, kept as a favourite or bought:
 
     P(click)     = σ(b_click + z_click)
-    P(behaviour) = P(click) · σ(b_behaviour + z_behaviour)      behaviour: cart, favourite, buy; independent given the click
+    P(behaviour) = min(P(click), P(click | n) · σ(b_behaviour + z_behaviour))
+                   behaviour: cart, favourite, buy; only after a click, and then independent of each other
 
-The logits z see the user's own past of strictly earlier requests, each behaviour another part of it: a click follows
-recent clicks of the category, a cart the favourites of the category and earlier clicks of the item, a purchase follows
-carts of the category that have ripened for a day or two; a purchase in the category makes the next ones unlikely for
-some days. Nothing a user does changes what another one does, so users are processed in blocks and, within a block, the
-k-th requests of the day of all users at once; memory is a few hundred bytes a user and an item.
+The logits are z = n + h. What history explains, h, is read from the user's own clicks and carts in strictly earlier requests
+(`assets.past`); n is all the rest. P(·| n) is without h, so that what history says of a purchase is not what it says of the
+click that the purchase needs: click's h does not enter, but where the bound does. Two knobs set how much the behaviours
+disagree about h; neither changes base rates or the spread of h. Nothing a user does changes what another one does, so users
+are processed in blocks and, within a block, the k-th requests of the day of all users at once; memory is a few hundred
+bytes a user and an item.
 
 The intercepts b hold the base rates. Unheld, histories fill, raise the probabilities, and fill faster. So each day is
-rehearsed on the first block of users, with the same random numbers, until the intercepts that would give the rates are
-those that it was run with; then it is run. They are one number a behaviour and day: the only thing in a probability that
-a user's own strictly earlier past does not explain.
+rehearsed on the first block of users, with the same random numbers, until the intercepts that would give the rates, and the
+scale that gives h its spread, are those that it was run with; then it is run. They are a few numbers a day, which stand still
+once a week's history is there: the only things in a probability that a user's own strictly earlier past does not explain.
 
 Files, days of a calendar and columns of a contract are in `assets.simulator`.
 Letters: V users · R requests · C columns of a request · B rows (impressions) · L remembered events · K interests.
@@ -26,18 +28,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
+from assets.past import BEHAVIOURS, OPPOSED, REMEMBERED, Floats, Ints, Memory, Scale, intent, selection
 
 BASE_RATES = {"click": 0.15, "cart": 0.04, "favourite": 0.03, "buy": 0.02}
 """Positives per impression that the calibration holds."""
 
-BEHAVIOURS = tuple(BASE_RATES)
 SEGMENTS = 5
 PRICE_BANDS = 5
 INTERESTS = np.array([0.5, 0.3, 0.2])
@@ -50,17 +49,14 @@ REQUEST_SIZES = (6, 14)
 DRAWS = 18
 """Items drawn for one request, of which the best distinct ones are shown."""
 
-REMEMBERED = 16
-"""Events of each behaviour that a user's memory keeps; no fewer than a request has items, so none overwrites itself."""
-
 BLOCK = 50_000
 """Users simulated at once: bounds the memory of a day whatever the number of users."""
 
 REHEARSALS = 8
-"""Most rehearsals of one day; usually one, and three or four on the first, when memory starts empty."""
+"""Most rehearsals of one day; usually two, and about five on the first, when memory starts empty."""
 
 SETTLED = 0.03
-"""An intercept that moves by less than this is not rehearsed again."""
+"""When the intercepts, and the history of every row, move by less than this, the day is not rehearsed again."""
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -68,43 +64,22 @@ def sigmoid(x: Floats) -> Floats:
     return out
 
 
-class Memory:
-    """The last `REMEMBERED` events of one behaviour of every user, as a ring: items (−1: empty) and hours, each (V, L)."""
-
-    def __init__(self, users: int) -> None:
-        self.item = np.full((users, REMEMBERED), -1, np.int32)
-        self.hour = np.zeros((users, REMEMBERED), np.float32)
-        self.pushed = np.zeros(users, np.int64)
-
-    def push(self, user: Ints, item: Ints, hour: Floats) -> None:
-        """Remember events (N,), ordered by user; at most `REMEMBERED` of a user in one call."""
-        first = np.searchsorted(user, user)  # of equal users the first row, so the difference counts within the user
-        slot = (self.pushed[user] + np.arange(len(user)) - first) % REMEMBERED
-        self.item[user, slot] = item
-        self.hour[user, slot] = hour
-        np.add.at(self.pushed, user, 1)
-
-    def copy(self, users: slice) -> list[NDArray[Any]]:
-        """What these users remember, to be given to `restore`."""
-        return [self.item[users].copy(), self.hour[users].copy(), self.pushed[users].copy()]
-
-    def restore(self, users: slice, kept: list[NDArray[Any]]) -> None:
-        """Make these users remember what they did at `copy`."""
-        self.item[users], self.hour[users], self.pushed[users] = kept
-
-
 @dataclass(frozen=True)
 class Impressions:
     """B rows ordered by (user, time, position). Users and items are positions in the world's tables; time is epoch ms.
 
-    logit (before intercepts), probability, label: (B, 4), in the order of `BEHAVIOURS`.
+    other (n), raw (selection of each behaviour, intent), sign (of the intent), history (h), probability, label:
+    (B, 4), raw (B, 5), in the order of `BEHAVIOURS`.
     """
 
     user: Ints
     item: Ints
     time: Ints
     position: Ints
-    logit: Floats
+    other: Floats
+    raw: Floats
+    sign: Floats
+    history: Floats
     probability: Floats
     label: NDArray[np.int8]
 
@@ -115,8 +90,13 @@ class Impressions:
 class World:
     """All tables and the state of one simulated shop. The same arguments and the same days give the same world."""
 
-    def __init__(self, users: int, items: int, seed: int, start: int) -> None:
-        """`start`: epoch ms that the world's hours are counted from."""
+    def __init__(
+        self, users: int, items: int, seed: int, start: int, *, sign_conflict: float = 0.5, selection_conflict: float = 0.5
+    ) -> None:
+        """`start`: epoch ms that the world's hours are counted from. Raises ValueError for a conflict outside [0, 1]."""
+        for name, conflict in (("sign_conflict", sign_conflict), ("selection_conflict", selection_conflict)):
+            if not 0 <= conflict <= 1:
+                raise ValueError(f"{name} {conflict} came; it is a number from 0 (the tasks agree) to 1 (they are opposed)")
         rng = np.random.default_rng([seed, 0])
         self.seed, self.start = seed, start
         self.categories = max(4, min(400, items // 100))
@@ -140,7 +120,11 @@ class World:
         self.price_liked = np.clip(1 + self.segment + rng.normal(0, 0.7, users), 1, PRICE_BANDS)
         self.interest = self._draw_categories(rng, (users, len(INTERESTS)))
 
-        self.memory = {name: Memory(users) for name in BEHAVIOURS}
+        self.selection_conflict = selection_conflict
+        # Nested: a category that is opposed at one conflict is so at every greater one.
+        self.opposed = rng.permutation(self.categories) < round(sign_conflict * self.categories)
+        self.memory = {name: Memory(users) for name in ("click", "cart")}
+        self.scale = Scale()
         rates = np.array(list(BASE_RATES.values()))
         self.intercept = np.log(rates / (1 - rates))
 
@@ -183,12 +167,16 @@ class World:
         """Find the day's intercepts by running it and forgetting it."""
         for _ in range(REHEARSALS):
             kept = {name: memory.copy(users) for name, memory in self.memory.items()}
-            z = run().logit
+            rows = run()
             for name, memory in self.memory.items():
                 memory.restore(users, kept[name])
+            if not len(rows.user):
+                return
             before = self.intercept
-            self.intercept = solve_intercepts(z, before)
-            if np.abs(self.intercept - before).max() < SETTLED:
+            self.scale = Scale.fit(rows.raw, rows.sign)
+            history = self.scale.history(rows.raw, rows.sign)
+            self.intercept = solve_intercepts(rows.other, history, before)
+            if max(np.abs(self.intercept - before).max(), np.abs(history - rows.history).max()) < SETTLED:
                 return
 
     def _block(self, rng: np.random.Generator, users: slice, opens: int, closes: int, impressions: int) -> Impressions:
@@ -213,15 +201,18 @@ class World:
         """One request of each user (R,): shown, answered, and only then remembered."""
         request, item, position = self._expose(rng, user)
         who, when = user[request], time[request]
-        z = self.logits(who, item, position, when, (when - opens) / 3_600_000)
-        probability = sigmoid(z + self.intercept)
-        label = rng.random(z.shape) < probability
+        other = self.others(who, item, position, (when - opens) / 3_600_000)
+        raw, sign = self.signals(who, item, self.hours(when))
+        history = self.scale.history(raw, sign)
+        probability = probabilities(other, history, self.intercept)
+        chance = probability.copy()
+        chance[:, 1:] /= chance[:, :1]
+        label = rng.random(chance.shape) < chance
         label[:, 1:] &= label[:, :1]
-        probability[:, 1:] *= probability[:, :1]
-        for index, name in enumerate(BEHAVIOURS):
-            done = label[:, index]
-            self.memory[name].push(who[done], item[done], self.hours(when[done]))
-        return Impressions(who, item, when, position, z, probability, label.astype(np.int8))
+        for name, memory in self.memory.items():
+            done = label[:, BEHAVIOURS.index(name)]
+            memory.push(who[done], item[done], self.hours(when[done]))
+        return Impressions(who, item, when, position, other, raw, sign, history, probability, label.astype(np.int8))
 
     def hours(self, time: Ints) -> Floats:
         """Hours since the world's start, the unit of its memory."""
@@ -260,54 +251,57 @@ class World:
         out: Floats = match @ INTERESTS
         return out
 
-    def logits(self, user: Ints, item: Ints, position: Ints, time: Ints, hour: Floats) -> Floats:
-        """What decides the four behaviours, without intercepts: (B, 4), from (B,) each; `hour` is that of the day."""
-        now = self.hours(time)
-        clicks_age, clicks_alike = self._past("click", user, item, now)
-        carts_age, carts_alike = self._past("cart", user, item, now)
-        favourites_age, favourites_alike = self._past("favourite", user, item, now)
-        buys_age, buys_alike = self._past("buy", user, item, now)
-        recent_clicks = np.tanh((clicks_alike * np.exp(-clicks_age / 36)).sum(1))
-        ripe_carts = np.tanh((carts_alike * carts_age / 36 * np.exp(1 - carts_age / 36)).sum(1))
-        favourites = np.tanh((favourites_alike * np.exp(-favourites_age / 96)).sum(1))
-        sated = np.tanh((buys_alike * np.exp(-buys_age / 96)).sum(1))
-        seen = (self.memory["click"].item[user] == item[:, None]).any(1)
-
+    def others(self, user: Ints, item: Ints, position: Ints, hour: Floats) -> Floats:
+        """n: what decides the four behaviours besides history and intercepts, (B, 4), from (B,) each; `hour` of the day."""
         interest = self._interest(user, item)
         off_price = np.abs(self.item_price[item] - self.price_liked[user])
-        z = np.empty((len(user), len(BEHAVIOURS)))
-        z[:, 0] = 0.55 * self.appeal[item] + 1.8 * interest + 1.9 * recent_clicks - 0.8 * sated - 0.6 * seen
-        z[:, 0] += self.eagerness[user] - 0.25 * off_price - 0.4 * np.log(position) + 0.3 * np.cos((hour - 21) * np.pi / 12)
-        z[:, 1] = 0.5 * self.worth[item] + 1.5 * favourites + 1.0 * seen - 0.3 * off_price
-        z[:, 2] = 0.5 * self.appeal[item] + 1.5 * interest - 1.5 * favourites
-        z[:, 3] = 0.5 * self.worth[item] + 2.4 * ripe_carts - 2.4 * sated - 0.4 * off_price
-        z[:, 3] += 0.3 * np.cos((hour - 13) * np.pi / 12)
-        return z
+        n = np.empty((len(user), len(BEHAVIOURS)))
+        n[:, 0] = 0.55 * self.appeal[item] + 1.2 * interest + self.eagerness[user] - 0.25 * off_price
+        n[:, 0] += -0.4 * np.log(position) + 0.3 * np.cos((hour - 21) * np.pi / 12)
+        n[:, 1] = 0.85 * self.worth[item] - 0.3 * off_price
+        n[:, 2] = 0.35 * self.appeal[item] + 1.2 * interest
+        n[:, 3] = 0.4 * self.worth[item] - 0.4 * off_price + 0.3 * np.cos((hour - 13) * np.pi / 12)
+        return n
 
-    def _past(self, behaviour: str, user: Ints, item: Ints, now: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-        """Ages in hours (B, L) of a behaviour's remembered events, and which are of the item's category."""
-        memory = self.memory[behaviour]
-        before = memory.item[user]
-        alike = (before >= 0) & (self.item_category[before] == self.item_category[item][:, None])
-        return now[:, None] - memory.hour[user], alike
+    def signals(self, user: Ints, item: Ints, now: Floats) -> tuple[Floats, Floats]:
+        """What history is made of, as `Scale.history` takes it: raw (B, 5) and sign (B, 4); `now` in hours of the world."""
+        clicks, carts = (self.memory[name].read(user, now) for name in ("click", "cart"))
+        selected = selection(clicks, item, self.item_category, self.item_price, self.selection_conflict)
+        meant = intent(carts, item, self.item_category)
+        sign = np.where(self.opposed[self.item_category[item]][:, None] & OPPOSED, -1.0, 1.0)
+        return np.concatenate([selected, meant[:, None]], axis=1), sign
 
 
-def solve_intercepts(z: Floats, start: Floats) -> Floats:
-    """Intercepts (4,) that bring the mean probabilities of logits `z` (B, 4) to `BASE_RATES`; `start` when there is no row."""
+def probabilities(other: Floats, history: Floats, intercept: Floats) -> Floats:
+    """P (B, 4) of each behaviour, by the formula at the top: n and h (B, 4), b (4,)."""
+    p: Floats = sigmoid(other + history + intercept)
+    without = sigmoid(other[:, :1] + intercept[0])
+    p[:, 1:] = np.minimum(p[:, :1], without * p[:, 1:])
+    return p
+
+
+def solve_intercepts(other: Floats, history: Floats, start: Floats) -> Floats:
+    """Intercepts (4,) that bring the means of `probabilities` to `BASE_RATES`; `start` when there is no row.
+
+    Newton's steps on increasing functions of one intercept each, click's first; bounded, since they are flat far out.
+    """
     found = np.array(start)
-    gate: Floats = np.ones(len(z))
     for index, rate in enumerate(BASE_RATES.values()):
-        for _ in range(30 if len(z) else 0):  # Newton's steps on an increasing function; bounded, since it is flat far out
-            p = sigmoid(z[:, index] + found[index])
-            step = (rate * len(z) - (gate * p).sum()) / (gate * p * (1 - p)).sum()
-            found[index] += np.clip(step, -1, 1)
+        gate: Floats = np.ones(len(other))
+        bound: Floats = np.full(len(other), np.inf)
+        if index:
+            gate, bound = sigmoid(other[:, 0] + found[0]), sigmoid(other[:, 0] + history[:, 0] + found[0])
+        for _ in range(50 if len(other) else 0):
+            each = sigmoid(other[:, index] + history[:, index] + found[index])
+            p = np.minimum(bound, gate * each)
+            slope = (p * (1 - each) * (p < bound)).mean()
+            step = np.clip((rate - p.mean()) / max(slope, 1e-9), -1, 1)
+            found[index] += step
             if abs(step) < 1e-6:
                 break
-        if index == 0:
-            gate = sigmoid(z[:, 0] + found[0])  # what comes after the click needs the click
     return found
 
 
 def _no_impressions() -> Impressions:
     none, real = np.empty(0, np.int64), np.empty((0, len(BEHAVIOURS)))
-    return Impressions(none, none, none, none, real, real, real.astype(np.int8))
+    return Impressions(none, none, none, none, real, np.empty((0, 5)), real, real, real, real.astype(np.int8))

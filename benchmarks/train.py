@@ -9,12 +9,9 @@ Nothing is learned from these labels: quality is measured on logs, not here.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +19,7 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks import machine
 from models.batches import Loader
 from models.config import RECIPES
 from models.embeddings import Shape
@@ -145,9 +143,7 @@ def main(
         RESULTS.mkdir(exist_ok=True)
         about = {
             "what": "python -m benchmarks.train",
-            "when": datetime.now(UTC).date().isoformat(),
-            "machine": {"load": os.getloadavg()[0], "cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
-            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+            **machine.about(),
             "settings": {
                 "items": items,
                 "requests": requests,
@@ -164,12 +160,6 @@ def main(
         path = RESULTS / "train.json"
         path.write_text(json.dumps(about, indent=1) + "\n")
         print(path)
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def evaluate(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, day: Day
         line.progress.console.print(f"  {line.home.verdict_page(chosen)}")
 
 
-@app.command(epilog="Example:  ./dtrn simulate --users 20000 --items 50000 --impressions 200000")
+@app.command(epilog="Example:  ./dtrn simulate --users 20000 --items 50000 --impressions 200000 --selection-conflict 1")
 def simulate(
     dataset: Dataset = "simulated",
     home: Root = DEFAULT_HOME,
@@ -176,14 +176,18 @@ def simulate(
     items: Annotated[int, typer.Option(min=1)] = 3_000,
     impressions: Annotated[int, typer.Option(min=1, help="About so many a day.")] = 10_000,
     seed: int = 7,
+    sign_conflict: Annotated[float, typer.Option(min=0, max=1, help="How far tasks want opposite signs of one signal.")] = 0.5,
+    selection_conflict: Annotated[float, typer.Option(min=0, max=1, help="How far tasks need different past clicks.")] = 0.5,
 ) -> None:
     """Write a simulated log in the contract's shape to the data set's raw folder, where the other commands find it."""
     from orchestration import log_source
     from orchestration.progress import Progress
 
     contract, place = _place(dataset, home)
+    sizes = {"users": users, "items": items, "impressions": impressions, "seed": seed}
+    conflicts = {"sign_conflict": sign_conflict, "selection_conflict": selection_conflict}
     with Progress.on_terminal() as progress, progress:
-        done = log_source.simulate(contract, place, progress, users=users, items=items, impressions=impressions, seed=seed)
+        done = log_source.simulate(contract, place, progress, **sizes, **conflicts)
         progress.console.print(f"  {done.total.impressions:,} impressions on {len(done.files)} days in {place.raw}")
 
 

@@ -14,12 +14,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from assets import registry
+from assets import registry, simulator
 from assets.served import free_port
+from models.contract import load
 from models.home import Home
+from orchestration import log_source
 from orchestration.command_line import app, main
+from orchestration.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("demo", "ingest", "backfill", "train", "evaluate", "serve", "simulate", "models", "ui", "forget")
@@ -207,3 +211,18 @@ def test_make_lists_every_command() -> None:
         "bench-train",
         "forget",
     }
+
+
+def test_a_simulated_world_stays_as_it_was_asked_for(tmp_path: Path) -> None:
+    """Whoever needs the log afterwards finds that world, and does not write the default one over it."""
+    words = "simulate --users 40 --items 100 --impressions 300 --sign-conflict 0.5 --selection-conflict 1 --seed 3"
+    told = CliRunner().invoke(app, [*words.split(), "--home", str(tmp_path)])
+    assert told.exit_code == 0, told.output
+    home, contract = Home(tmp_path, "simulated"), load("simulated")
+    record = (home.truth / "simulation.json").read_bytes()
+    sizes = {"users": 40, "items": 100, "impressions": 300, "seed": 3}
+    assert simulator.asked(home.truth) == sizes | {"sign_conflict": 0.5, "selection_conflict": 1.0}
+    with Progress(Console(quiet=True)) as progress:
+        log_source.ready(contract, home, "", progress)
+    assert (home.truth / "simulation.json").read_bytes() == record
+    assert CliRunner().invoke(app, ["simulate", "--sign-conflict", "1.5"]).exit_code == 2

@@ -31,7 +31,7 @@ FLOW = (
     *("lake", "parquet", "project", "reading", "parsing", "validation", "ledger", "splitting", "limits", "sides"),
     *("profile", "roles", "draft"),
     *("ingest", "acceptance"),
-    *("histories", "samples", "world", "simulator", "training", "trial", "registry"),
+    *("histories", "samples", "past", "world", "simulator", "training", "trial", "registry"),
     *("verdict_charts", "verdict_page", "evaluation", "served", "asking", "packaging", "replay"),
     *("predictions", "outcomes", "drift_bins", "drift_page", "drift"),
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
-from collections import deque
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from assets import world as shop
+from assets.past import BEHAVIOURS, SPREAD
 from assets.simulator import Simulated, simulate
-from assets.world import BASE_RATES, BEHAVIOURS, REMEMBERED, Impressions, Memory, World, sigmoid, solve_intercepts
+from assets.world import BASE_RATES, Impressions, World, probabilities, solve_intercepts
+from benchmarks.oracle import soft_auc
 from models.contract import Contract, load
 
 SMALL = {"users": 600, "items": 800, "impressions": 8_000}
@@ -118,19 +120,49 @@ def test_unheld_rates_run_away(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(60, 500, seed=3, start=0)
     shown = play(world, 1, 12_000)[0]
     loose = World(60, 500, seed=3, start=0)
-    z = loose.logits(shown.user, shown.item, shown.position, shown.time, shown.time / HOUR)
-    loose.intercept = solve_intercepts(z, loose.intercept)
+    history = loose.scale.history(*loose.signals(shown.user, shown.item, loose.hours(shown.time)))
+    loose.intercept = solve_intercepts(shown.other, history, loose.intercept)
     monkeypatch.setattr(shop, "REHEARSALS", 0)
     assert play(loose, 2, 12_000)[1].label[:, 0].mean() > 1.7 * BASE_RATES["click"]
 
 
 def test_intercepts_solve_their_equation() -> None:
-    z = np.random.default_rng(0).normal(0, 2, (4_000, 4))
-    b = solve_intercepts(z, np.zeros(4))
-    p = sigmoid(z + b)
-    p[:, 1:] *= p[:, :1]
-    assert p.mean(0) == pytest.approx(list(BASE_RATES.values()), rel=1e-4)
-    assert solve_intercepts(z[:0], b) == pytest.approx(b)
+    rng = np.random.default_rng(0)
+    other, history = rng.normal(0, 2, (4_000, 4)), rng.normal(0, 1.5, (4_000, 4))
+    b = solve_intercepts(other, history, np.zeros(4))
+    click, without = 1 / (1 + np.exp(-other[:, 0] - history[:, 0] - b[0])), 1 / (1 + np.exp(-other[:, 0] - b[0]))
+    assert click.mean() == pytest.approx(0.15, rel=1e-4)
+    for index, rate in ((1, 0.04), (2, 0.03), (3, 0.02)):
+        free = without / (1 + np.exp(-other[:, index] - history[:, index] - b[index]))
+        assert (free > click).any()  # so that the bound is in the equation
+        assert np.minimum(free, click).mean() == pytest.approx(rate, rel=1e-4)
+    assert solve_intercepts(other[:0], history[:0], b) == pytest.approx(b)
+
+
+def test_no_conflict_changes_base_rates_or_how_much_history_explains() -> None:
+    """In the second week, in every corner and the middle: rates, spreads and worth of history hold; the bound is rare."""
+    gains: list[list[float]] = [[] for _ in BEHAVIOURS]
+    for sign, selection in ((0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)):
+        world = World(900, 1_000, seed=3, start=0, sign_conflict=sign, selection_conflict=selection)
+        late = play(world, 9, 8_000)[-1]
+        assert late.probability.mean(0) == pytest.approx(list(BASE_RATES.values()), rel=0.05)
+        assert late.history.std(0) == pytest.approx(SPREAD, rel=0.05)
+        assert late.history.mean(0) == pytest.approx(np.zeros(4), abs=0.05)
+        assert (late.probability[:, 1:] < late.probability[:, :1]).mean() > 0.93
+        none = np.zeros_like(late.history)
+        blind = probabilities(late.other, none, solve_intercepts(late.other, none, world.intercept))
+        for index in range(4):
+            p = late.probability[:, index]
+            gains[index].append(soft_auc(p, p) - soft_auc(p, blind[:, index]))
+    assert all(min(gain) > 0.85 * gain[0] > 0.015 for gain in gains)
+
+
+@pytest.mark.parametrize("knob", ["sign_conflict", "selection_conflict"])
+def test_a_conflict_is_a_number_from_0_to_1(knob: str, contract: Contract, tmp_path: Path) -> None:
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=rf"{knob} {wrong} came; it is a number from 0 .* to 1"):
+            simulate(tmp_path / "raw", contract, truth=tmp_path / "truth", **{knob: wrong})
+    assert not list(tmp_path.iterdir())
 
 
 # repeatability
@@ -167,6 +199,8 @@ def test_a_rerun_does_nothing_and_a_damaged_file_is_written_again(contract: Cont
         assert run().recomputed
         assert file.read_bytes() == before
     assert run(impressions=600).recomputed
+    assert run(selection_conflict=1).recomputed
+    assert json.loads((tmp_path / "truth" / "simulation.json").read_text())["call"]["arguments"]["selection_conflict"] == 1
 
 
 def test_memory_does_not_grow_with_the_days(contract: Contract, tmp_path: Path) -> None:
@@ -239,76 +273,29 @@ def test_a_request_is_decided_by_strictly_earlier_requests_of_its_user_alone() -
     """Every request of a day is decided again by an empty world that is told what the log says happened before, one by one."""
     world, twin = World(40, 300, seed=5, start=0), World(40, 300, seed=5, start=0)
     rows = play(world, 1, 3_000)[0]
-    twin.interest = world.interest
+    twin.interest, twin.scale = world.interest, world.scale
     edges = np.flatnonzero(np.r_[True, (np.diff(rows.user) != 0) | (np.diff(rows.time) != 0), True])
     assert len(edges) > 200
     for start, end in pairwise(edges):
         one = rows.take(np.arange(start, end))
-        z = twin.logits(one.user, one.item, one.position, one.time, one.time / HOUR)
-        p = sigmoid(z + world.intercept)
-        p[:, 1:] *= p[:, :1]
+        history = twin.scale.history(*twin.signals(one.user, one.item, twin.hours(one.time)))
+        p = probabilities(twin.others(one.user, one.item, one.position, one.time / HOUR), history, world.intercept)
         np.testing.assert_allclose(p, one.probability, rtol=1e-5)
-        for index, name in enumerate(BEHAVIOURS):
-            done = one.label[:, index] > 0
-            twin.memory[name].push(one.user[done], one.item[done], twin.hours(one.time[done]))
-
-
-def test_memory_keeps_the_last_events_of_each_user() -> None:
-    rng = np.random.default_rng(2)
-    memory, plain = Memory(5), [deque[tuple[int, float]](maxlen=REMEMBERED) for _ in range(5)]
-    for hour in range(60):
-        user = np.sort(rng.integers(0, 5, rng.integers(0, 12)))
-        item = rng.integers(0, 100, len(user))
-        memory.push(user, item, np.full(len(user), hour, np.float32))
-        for u, i in zip(user, item, strict=True):
-            plain[u].append((i, hour))
-    kept = memory.copy(slice(1, 3))
-    for u in range(5):
-        assert sorted(zip(memory.item[u], memory.hour[u], strict=True)) == sorted(plain[u])
-    memory.push(np.array([1, 2]), np.array([1, 2]), np.array([99.0, 99.0], np.float32))
-    memory.restore(slice(1, 3), kept)
-    assert all(sorted(zip(memory.item[u], memory.hour[u], strict=True)) == sorted(plain[u]) for u in range(5))
+        for name, memory in twin.memory.items():
+            done = one.label[:, BEHAVIOURS.index(name)] > 0
+            memory.push(one.user[done], one.item[done], twin.hours(one.time[done]))
 
 
 # effects
 
 
-def test_each_behaviour_follows_another_part_of_the_past() -> None:
-    def decided(*past: tuple[str, float], same_category: bool = True) -> dict[str, float]:
-        """Logits of user 0 for an item, after events (behaviour, hours ago) of another item of the category, or not of it."""
-        world = World(3, 400, seed=1, start=0)
-        kin = world.item_category == world.item_category[10]
-        other = np.flatnonzero(kin)[-1] if same_category else np.flatnonzero(~kin)[0]
-        assert other != 10
-        for behaviour, ago in past:
-            world.memory[behaviour].push(np.array([0]), np.array([other]), np.array([500 - ago], np.float32))
-        one = np.array([0]), np.array([10]), np.array([1]), np.array([500 * HOUR]), np.array([12.0])
-        return dict(zip(BEHAVIOURS, world.logits(*one)[0], strict=True))
-
-    nothing = decided()
-    clicked, carted_just_now, carted = decided(("click", 1)), decided(("cart", 0.1)), decided(("cart", 36))
-    favoured, bought, bought_long_ago = decided(("favourite", 5)), decided(("buy", 5)), decided(("buy", 400))
-    assert clicked["click"] > nothing["click"] + 0.5
-    assert clicked["click"] > decided(("click", 100))["click"]
-    assert clicked["buy"] == nothing["buy"]
-    assert carted["buy"] > nothing["buy"] + 1
-    assert carted["buy"] > carted_just_now["buy"] + 1
-    assert carted["click"] == nothing["click"]
-    assert favoured["cart"] > nothing["cart"] + 0.5
-    assert favoured["favourite"] < nothing["favourite"]
-    assert bought["buy"] < nothing["buy"] - 1
-    assert bought["click"] < nothing["click"]
-    assert bought_long_ago["buy"] == pytest.approx(nothing["buy"], abs=0.1)
-    everything = [(behaviour, 5.0) for behaviour in BEHAVIOURS]
-    assert decided(*everything, same_category=False) == nothing
-
-
 def test_an_empty_past_says_nothing() -> None:
     """Whatever the item and however long the world has run."""
     world = World(1, 400, seed=1, start=0)
-    same = np.zeros(400, int), np.arange(400), np.ones(400, int)
-    early, late = (world.logits(*same, np.full(400, t * HOUR), np.full(400, 12.0)) for t in (1, 1_000))
-    np.testing.assert_array_equal(early, late)
+    same = np.zeros(400, int), np.arange(400)
+    early, late = (world.signals(*same, np.full(400, t, np.float32))[0] for t in (1, 1_000))
+    assert not early.any()
+    assert not late.any()
 
 
 def test_position_and_hour_count() -> None:
@@ -319,9 +306,8 @@ def test_position_and_hour_count() -> None:
     assert click[hour > 18].mean() > 1.1 * click[(hour > 6) & (hour < 12)].mean()
 
     def decided(position: int, hour: float) -> list[float]:
-        """Logits at one moment, told to be another hour of the day: nothing else differs."""
-        z = world.logits(np.array([3]), np.array([5]), np.array([position]), np.array([96 * HOUR]), np.array([hour]))
-        return [float(v) for v in z[0]]
+        """Logits without history, at another hour of the day: nothing else differs."""
+        return [float(v) for v in world.others(np.array([3]), np.array([5]), np.array([position]), np.array([hour]))[0]]
 
     assert decided(1, 12)[0] > decided(10, 12)[0] + 0.5
     assert decided(1, 21)[0] > decided(1, 9)[0] + 0.3
@@ -331,10 +317,8 @@ def test_position_and_hour_count() -> None:
 def test_history_is_needed_even_by_one_who_knows_all_hidden_tables() -> None:
     world = World(600, 1_000, seed=4, start=0)
     rows = play(world, 6, 10_000)[-1]
-    world.memory = {name: Memory(600) for name in BEHAVIOURS}
-    z = world.logits(rows.user, rows.item, rows.position, rows.time, rows.time / HOUR % 24)
-    p = sigmoid(z + solve_intercepts(z, world.intercept))
-    p[:, 1:] *= p[:, :1]
+    none = np.zeros_like(rows.history)
+    p = probabilities(rows.other, none, solve_intercepts(rows.other, none, world.intercept))
     for index, gain in ((0, 0.02), (1, 0.03), (3, 0.03)):
         with_history = roc_auc_score(rows.label[:, index], rows.probability[:, index])
         assert with_history > roc_auc_score(rows.label[:, index], p[:, index]) + gain
