@@ -15,7 +15,7 @@ import dagster as dg
 import ibis
 import pyarrow as pa
 
-from assets import lake, ledger, limits, parquet, parsing, reading, splitting, validation
+from assets import lake, ledger, limits, parquet, parsing, plausibility, profile, reading, splitting, validation
 from assets.lake import Manifest
 from assets.project import Project, explained
 from assets.splitting import Split
@@ -141,13 +141,17 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
         by_rule = Counter[str]()
         for _, split in files:
             by_rule.update(split.bad.get(day, {}))
+        with splitting.spilling(home) as (con, _):
+            numbers = profile.measure(con, target, contract)
+        refused = limits.blocked(files, day, contract) or waits
+        detail = {"by_rule": dict(sorted(by_rule.items())), "profile": numbers, "refused": refused}
         return {
             "counts": counts,
-            "detail": {"by_rule": dict(sorted(by_rule.items()))},
-            "blocked": limits.blocked(files, day, contract) or waits,
+            "detail": detail,
+            "blocked": plausibility.blocked(home, contract, day, counts, detail),
         }
 
-    code = lake.code_hash("assets/ingest.py", "assets/limits.py", "assets/lake.py") + splitting.code()
+    code = lake.code_hash("assets/ingest.py", "assets/limits.py", "assets/lake.py", "assets/profile.py") + splitting.code()
     terms = splitting.terms(contract) + contract.digest("validation")
     manifest, worked = lake.build(home, "events", day, home.events(day), make, inputs=inputs, code=code, contract=terms)
     if not home.quarantine(day).is_file():
@@ -221,15 +225,16 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
     name="events", deps=[log_files], description="The good rows of a local day, sorted; the bad ones are in its quarantine"
 )
 def events_asset(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[None]:
-    counts, blocks, done = Counter[str](), {}, 0
+    counts, done = Counter[str](), 0
     with explained():
-        renewed = to_renew(project.home, project.terms)
-    for day in dict.fromkeys([EARLIER_DAY, *renewed, *context.partition_keys]):
-        with explained():
+        days = list(dict.fromkeys([EARLIER_DAY, *to_renew(project.home, project.terms), *context.partition_keys]))
+        for day in days:
             manifest, worked = events(project.home, project.terms, day)
-        counts.update(manifest.counts)
-        done += worked
-        if manifest.blocked:
-            blocks[day] = manifest.blocked
-            context.log.warning(f"{day} is blocked: {manifest.blocked}")
+            counts.update(manifest.counts)
+            done += worked
+        changed = plausibility.settle(project.home, project.terms)
+    now = {day: lake.read(project.home, "events", day) for day in [*days, *changed]}
+    blocks = {day: manifest.blocked for day, manifest in now.items() if manifest and manifest.blocked}
+    for day, reason in blocks.items():
+        context.log.warning(f"{day} is blocked: {reason}")
     return dg.MaterializeResult(metadata={**counts, "blocked": blocks, "recomputed": done})

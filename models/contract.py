@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.checks import Checks
+
 DATASETS = Path(__file__).resolve().parent.parent / "datasets"
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
@@ -199,6 +201,7 @@ class Contract(Section):
     histories: Histories = Histories()
     samples: Samples = Samples()
     validation: Validation = Validation()
+    checks: Checks = Checks()
     training: Training = Training()
     serving: Serving = Serving()
     monitoring: Monitoring = Monitoring()

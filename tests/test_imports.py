@@ -29,7 +29,7 @@ NEVER = {
 
 FLOW = (
     *("lake", "parquet", "project", "reading", "parsing", "validation", "ledger", "splitting", "limits"),
-    *("ingest", "acceptance"),
+    *("profile", "plausibility", "ingest", "acceptance"),
     *("histories", "samples", "world", "simulator", "training", "registry"),
     *("verdict_charts", "verdict_page", "evaluation", "served", "packaging", "replay"),
     *("predictions", "outcomes", "drift_bins", "drift_page", "drift"),
