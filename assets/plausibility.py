@@ -56,7 +56,7 @@ def volume(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
     usual = median(d.events for d in trailing)
     expected = (
         f"{terms.smallest * usual:,.0f} to {terms.largest * usual:,.0f} rows ({terms.smallest:g} to {terms.largest:g} times "
-        f"{usual:,.0f}, the median of {len(trailing)} days before it)"
+        f"{usual:,.0f}, the median of {_days(trailing)} before it)"
     )
     if terms.smallest * usual <= day.events <= terms.largest * usual:
         return Finding(expected, actual)
@@ -111,7 +111,7 @@ def null_rates(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding
     if not wrong:
         return Finding(expected, actual)
     came = " and ".join(f"{name} null in {shares[name]:.1%} of the rows" for name in wrong)
-    wanted = " and ".join(f"at most {limits[name]:.1%}" for name in wrong) + f" (the mean of {len(trailing)} days before + "
+    wanted = " and ".join(f"at most {limits[name]:.1%}" for name in wrong) + f" (the mean of {_days(trailing)} before + "
     wanted += f"{contract.checks.null_rates.rise:.1%})"
     cause = "look for a column that was renamed, moved or not filled where the log is made"
     return Finding(expected, actual, _sentence(day, came, wanted, cause, "null_rates"))
@@ -182,6 +182,10 @@ def _too_few(contract: Contract, trailing: Sequence[Day]) -> str | None:
         f"not compared: {len(trailing)} of the {terms.days} days before it are there, hold rows and may be read; "
         f"{terms.fewest_days} are needed"
     )
+
+
+def _days(trailing: Sequence[Day]) -> str:
+    return f"{len(trailing)} day" + "s" * (len(trailing) > 1)
 
 
 def _sentence(day: Day, came: str, expected: str, cause: str, check: str) -> str:

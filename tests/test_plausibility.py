@@ -161,6 +161,15 @@ def test_the_first_days_pass_and_say_why(damaged: tuple[Home, Contract]) -> None
         assert "not compared" not in acceptance.plausible(home, terms, check, [day_of(4)])[day_of(4)].expected
 
 
+def test_a_day_without_a_row_is_short_and_silent_and_no_measure_for_others(tmp_path: Path) -> None:
+    put(tmp_path, *(rows(day) for day in (1, 2, 3, 5)))
+    terms = contract(tmp_path)
+    home = take_in(tmp_path, terms, [1, 2, 3, 4, 5])
+    assert failed(home, terms, 4) == {"volume", "freshness"}
+    assert failed(home, terms, 5) == set()
+    assert "the median of 3 days" in acceptance.plausible(home, terms, "volume", [day_of(5)])[day_of(5)].expected
+
+
 def test_a_day_that_is_known_to_be_unusual_passes_and_is_no_measure_for_others(tmp_path: Path) -> None:
     put(tmp_path, *(rows(day, count=480 if day in (4, 5) else 48) for day in range(1, 8)))
     terms = contract(tmp_path, "[checks]\ndays = 3\nunusual_days = [2024-01-04, 2024-01-05]\nfewest_days = 1\n")
@@ -168,7 +177,7 @@ def test_a_day_that_is_known_to_be_unusual_passes_and_is_no_measure_for_others(t
     assert [failed(home, terms, day) for day in range(1, 8)] == [set()] * 7
     told = acceptance.plausible(home, terms, "volume", [day_of(4), day_of(7)])
     assert "among checks.unusual_days" in told[day_of(4)].expected
-    assert "the median of 1 days" in told[day_of(7)].expected
+    assert "the median of 1 day before" in told[day_of(7)].expected
     assert failed(home, contract(tmp_path, "[checks]\ndays = 3\nfewest_days = 1\n"), 4) == {"volume"}
 
 
