@@ -55,7 +55,6 @@ def accept(home: Home, contract: Contract, source: str, seen: datetime) -> list[
     """
     reading.check_format(contract)
     paths, _ = parsing.named(source, contract)
-    before = {entry.file for entry in ledger.active(home)}
     found: dict[str, Accepted] = {}
     for path in paths:
         file = lake.content_hash(path)
@@ -64,9 +63,7 @@ def accept(home: Home, contract: Contract, source: str, seen: datetime) -> list[
             split, fresh = splitting.split(home, contract, path, file, entry.first_seen)
             found[file] = Accepted(file, entry.name, split, fresh)
     _withdraw_replaced(home, contract, {str(p) for p in paths}, set(found), seen)
-    after = {entry.file for entry in ledger.active(home)}
-    if before != after or any(a.fresh for a in found.values()) or not home.quarantine(UNKNOWN_DAY).is_file():
-        _write_quarantine(home, contract, UNKNOWN_DAY)
+    _settle_unknown(home, contract)
     return list(found.values())
 
 
@@ -183,12 +180,28 @@ def _merge(home: Home, contract: Contract, day: str, files: list[str], target: P
         return parquet.write(con, rows, validation.arrow_schema(contract), target)
 
 
+def _settle_unknown(home: Home, contract: Contract) -> None:
+    """The rows without a day, with a manifest: who was killed before writing them must see that they are due."""
+    splits = [(entry, splitting.read(home, entry.file)) for entry in ledger.active(home)]
+    inputs = {e.file: f"{s.contract} {s.code}" for e, s in splits if s and s.bad_rows(UNKNOWN_DAY)}
+    lake.build(
+        home, "quarantine", UNKNOWN_DAY, home.quarantine(UNKNOWN_DAY),
+        lambda target: {"counts": {"rows": _quarantined(home, contract, UNKNOWN_DAY, target)}},
+        inputs=inputs, code=lake.code_hash("assets/ingest.py", "assets/parquet.py"), contract=contract.digest("source"),
+    )  # fmt: skip
+
+
 def _write_quarantine(home: Home, contract: Contract, day: str) -> int:
+    with lake.replacing(home.quarantine(day)) as target:
+        return _quarantined(home, contract, day, target)
+
+
+def _quarantined(home: Home, contract: Contract, day: str, target: Path) -> int:
     """Write a day's bad rows of all files that count, ordered by file and place in it; the number of rows."""
     place, other = ("line", "row") if contract.source.format == "csv" else ("row", "line")
     splits = [(entry, splitting.read(home, entry.file)) for entry in ledger.active(home)]
     files = {str(home.split(e.file) / "bad.parquet"): e for e, split in splits if split and split.bad_rows(day)}
-    with lake.replacing(home.quarantine(day)) as target, splitting.spilling(home) as (con, _):
+    with splitting.spilling(home) as (con, _):
         rows = None
         if files:
             told = [{"filename": path, "file": entry.name, "file_hash": entry.file} for path, entry in files.items()]
