@@ -10,6 +10,7 @@ Reads one JSON object a line, {"stage", "root", "die"}: die is the number of the
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -122,6 +123,7 @@ def _stages() -> dict[str, Stage]:
     from tests import serving, tiny_log
 
     torch.set_num_threads(1)
+    gc.freeze()  # a child would look through all that was imported at each of its collections
 
     def take_in(root: Path) -> None:
         tiny_log.run(root.parent, tiny_log.load(root.parent / "tiny.toml"), home=Home(root, "tiny"))
