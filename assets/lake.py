@@ -187,7 +187,7 @@ def _runs(process: int) -> bool:
 def scratch(home: Home, kind: str) -> Iterator[Path]:
     """A new folder below `staging`, gone when the block ends; what a killed process left there goes when one is made.
 
-    Its owner holds a lock on it, which the kernel lets go however the owner ends.
+    Its owner holds a lock on it (`keeping`), which the kernel lets go however the owner ends.
     """
     home.staging.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
@@ -197,7 +197,7 @@ def scratch(home: Home, kind: str) -> Iterator[Path]:
                 with suppress(FileNotFoundError, BlockingIOError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     shutil.rmtree(left, ignore_errors=True)
             path = Path(tempfile.mkdtemp(dir=home.staging, prefix=f"{kind}-", suffix=".scratch"))
-            held.enter_context(_locked(path, fcntl.LOCK_EX))
+            held.enter_context(keeping(path))
         try:
             yield path
         finally:
@@ -205,12 +205,19 @@ def scratch(home: Home, kind: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
+def keeping(folder: Path) -> Iterator[int]:
+    """Keep a scratch folder while the block runs, and as long as a process lives that was passed the descriptor."""
+    with _locked(folder, fcntl.LOCK_SH) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[int]:
     """Hold a lock on a folder while the block runs. Raises BlockingIOError when another holds it and `how` will not wait."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, how)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

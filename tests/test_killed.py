@@ -5,7 +5,12 @@ Not only the content hashes: a file more would be rubbish that grows with every 
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +20,7 @@ import pytest
 from assets import lake
 from models.home import Home
 from tests import serving, tiny_log
-from tests.dying import COMMIT, Dying
+from tests.dying import COMMIT, ROOT, Dying
 from tests.tiny_log import DAY2, START, put, row
 
 CREATED = {"model.yaml", "bento.yaml"}
@@ -67,6 +72,31 @@ def killed(dying: Dying, stage: str, start: Path, commits: int, others: int) -> 
             f"{stage} killed before {moments[die - 1]}, {die} of {len(moments)}: missing, too many or others: {wrong}"
         )
     return Home(whole, next(p.name for p in whole.iterdir() if p.name != "bentoml"))
+
+
+def test_scratch_goes_when_neither_its_owner_nor_a_service_lives(tmp_path: Path) -> None:
+    home = Home(tmp_path, "tiny")
+    code = (
+        "import os, pathlib, subprocess, sys\nfrom assets import lake\nfrom models.home import Home\n"
+        "home = Home(pathlib.Path(sys.argv[1]), 'tiny')\n"
+        "with lake.scratch(home, 'alone'), lake.scratch(home, 'served') as folder, lake.keeping(folder) as kept:\n"
+        "    service = subprocess.Popen(['sleep', '60'], pass_fds=(kept,), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "    print(service.pid, *(p.name for p in home.staging.iterdir()), flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
+    service, *folders = killed.stdout.split()
+    assert len(folders) == 2
+    try:
+        with lake.scratch(home, "spill") as own:
+            assert {p.name for p in home.staging.iterdir()} == {own.name, *(f for f in folders if f.startswith("served"))}
+    finally:
+        os.kill(int(service), signal.SIGKILL)
+    until = time.monotonic() + 10
+    while list(home.staging.iterdir()) and time.monotonic() < until:
+        with lake.scratch(home, "spill"):
+            pass
+    assert not list(home.staging.iterdir())
 
 
 @pytest.fixture
