@@ -119,15 +119,15 @@ def store(home: Home, contract: Contract, name: str, judged_day: str, labels: di
         raise ValueError(f"{source}: no such artifact; train {name} for {judged_day} first")
     tag = model_tag(home, contract, name, judged_day)
     folder = _folder(home, tag)
-    if _sound(folder, tag):
-        return tag
-    # Not `bentoml.models.create`, which reports what it stores to its makers over the network.
-    model = bentoml.Model.create(
-        bentoml.Tag.from_str(tag), module="", api_version="v1", signatures={}, labels=labels, context=_context()
-    )
-    model.flush()
     # BentoML saves file by file, and a kill would leave half a model in the store under its full name.
     with lake.scratch(home, "model") as scratch:
+        if _sound(folder, tag):
+            return tag
+        # Not `bentoml.models.create`, which reports what it stores to its makers over the network.
+        model = bentoml.Model.create(
+            bentoml.Tag.from_str(tag), module="", api_version="v1", signatures={}, labels=labels, context=_context()
+        )
+        model.flush()
         saved = Path(model.save(_models(scratch)).path)
         shutil.copytree(source, saved / CONTENT)
         lake.write_text(folder.parent / "latest", folder.name)

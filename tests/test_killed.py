@@ -80,7 +80,7 @@ def test_scratch_goes_when_neither_its_owner_nor_a_service_lives(tmp_path: Path)
         "import os, pathlib, subprocess, sys\nfrom assets import lake\nfrom models.home import Home\n"
         "home = Home(pathlib.Path(sys.argv[1]), 'tiny')\n"
         "with lake.scratch(home, 'alone'), lake.scratch(home, 'served') as folder, lake.keeping(folder) as kept:\n"
-        "    service = subprocess.Popen(['sleep', '60'], pass_fds=(kept,), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "    service = subprocess.Popen(['sleep', '60'], pass_fds=(kept,), stdout=-3, stderr=-3)\n"  # -3: DEVNULL
         "    print(service.pid, *(p.name for p in home.staging.iterdir()), flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
