@@ -1,7 +1,7 @@
 """Asset checks on events: what was written is read again, and held against what must be true of it.
 
 Each check looks at the days of its own run. That a day is blocked is decided in its manifest, where every reader asks;
-`bad_rows_within_limit` makes it show, and stops the run that found it.
+`bad_rows_within_limit`, and the plausibility checks whose severity is `error`, make it show, and stop the run that found it.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import ibis.expr.types as ir
 import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
-from assets import lake, ledger, validation
+from assets import lake, ledger, plausibility, validation
 from assets.project import Project, explained
 from assets.validation import Layout
 from models.contract import Contract
@@ -62,9 +62,8 @@ def rows_accounted_for(home: Home, contract: Contract, days: list[str]) -> Outco
 def bad_rows_within_limit(home: Home, contract: Contract, days: list[str]) -> Outcome:
     """No file has more bad rows on a day, or without one, than the contract allows."""
     manifests = {day: lake.read(home, "events", day) for day in days}
-    return {
-        day: ("within the limit", (manifest and manifest.blocked) or "within the limit") for day, manifest in manifests.items()
-    }
+    refused = {day: manifest.detail.get("refused") if manifest else None for day, manifest in manifests.items()}
+    return {day: ("within the limit", reason or "within the limit") for day, reason in refused.items()}
 
 
 def _told(con: Backend, home: Home, contract: Contract, day: str) -> ir.Table:
@@ -129,3 +128,58 @@ def rows_accounted_for_check(context: dg.AssetCheckExecutionContext, project: Pr
 @dg.asset_check(asset="events", name="bad_rows_within_limit", blocking=True, description=bad_rows_within_limit.__doc__)
 def bad_rows_within_limit_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
     return _result(context, project, bad_rows_within_limit)
+
+
+def plausible(home: Home, contract: Contract, check: str, days: list[str]) -> dict[str, plausibility.Finding]:
+    """What one of `plausibility.CHECKS` says of days that were ingested. Raises lake.Missing for one that was not."""
+    found = {}
+    for day in days:
+        manifest = lake.read(home, "events", day)
+        if manifest is None or "tally" not in manifest.detail:
+            raise lake.Missing(f"events of {day} were not measured; materialise events of {day} first")
+        found[day] = plausibility.judge(home, contract, plausibility.Day.of(day, manifest.counts, manifest.detail))[check]
+    return found
+
+
+def _plausible(context: dg.AssetCheckExecutionContext, project: Project, check: str) -> dg.AssetCheckResult:
+    terms, days = project.terms, list(context.op_execution_context.partition_keys)
+    with explained():
+        found = plausible(project.home, terms, check, days)
+    wrong = {day: finding for day, finding in found.items() if finding.wrong}
+    shown = wrong or found
+    error = plausibility.severity(terms, check) == "error"
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        description=" | ".join(finding.wrong for finding in wrong.values() if finding.wrong) or None,
+        metadata={
+            "expected": {day: finding.expected for day, finding in shown.items()},
+            "actual": {day: finding.actual for day, finding in shown.items()},
+            "days": len(found),
+        },
+    )
+
+
+@dg.asset_check(asset="events", name="volume", blocking=True, description=plausibility.volume.__doc__)
+def volume_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    return _plausible(context, project, "volume")
+
+
+@dg.asset_check(asset="events", name="freshness", blocking=True, description=plausibility.freshness.__doc__)
+def freshness_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    return _plausible(context, project, "freshness")
+
+
+@dg.asset_check(asset="events", name="unknown_behaviours", blocking=True, description=plausibility.unknown_behaviours.__doc__)
+def unknown_behaviours_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    return _plausible(context, project, "unknown_behaviours")
+
+
+@dg.asset_check(asset="events", name="null_rates", blocking=True, description=plausibility.null_rates.__doc__)
+def null_rates_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    return _plausible(context, project, "null_rates")
+
+
+@dg.asset_check(asset="events", name="id_ranges", blocking=True, description=plausibility.id_ranges.__doc__)
+def id_ranges_check(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    return _plausible(context, project, "id_ranges")

@@ -15,7 +15,7 @@ import dagster as dg
 import ibis
 import pyarrow as pa
 
-from assets import lake, ledger, limits, parquet, parsing, reading, sides, splitting, validation
+from assets import lake, ledger, limits, parquet, parsing, plausibility, reading, sides, splitting, tally, validation
 from assets.lake import Manifest
 from assets.project import Project, explained
 from assets.splitting import Split
@@ -56,7 +56,6 @@ def accept(home: Home, contract: Contract, source: str, seen: datetime) -> list[
     """
     reading.check_format(contract)
     paths, _ = parsing.named(source, contract)
-    before = {entry.file for entry in ledger.active(home)}
     found: dict[str, Accepted] = {}
     for path in paths:
         file = lake.content_hash(path)
@@ -64,11 +63,9 @@ def accept(home: Home, contract: Contract, source: str, seen: datetime) -> list[
             entry = ledger.accept(home, file, str(path), seen)
             split, fresh = splitting.split(home, contract, path, file, entry.first_seen)
             found[file] = Accepted(file, entry.name, split, fresh)
-    renewed = sides.build(home, contract, source)
+    sides.build(home, contract, source)
     _withdraw_replaced(home, contract, {str(p) for p in paths}, set(found), seen)
-    after = {entry.file for entry in ledger.active(home)}
-    if before != after or renewed or any(a.fresh for a in found.values()) or not home.quarantine(UNKNOWN_DAY).is_file():
-        _write_quarantine(home, contract, UNKNOWN_DAY)
+    _settle_unknown(home, contract)
     return list(found.values())
 
 
@@ -143,13 +140,18 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
         by_rule = Counter[str]()
         for _, split in files:
             by_rule.update(split.bad.get(day, {}))
+        with splitting.spilling(home) as (con, _):
+            numbers = tally.measure(con, target, contract)
+        refused = limits.blocked(files, day, contract) or waits
+        detail = {"by_rule": dict(sorted(by_rule.items())), "tally": numbers, "refused": refused}
         return {
             "counts": counts,
-            "detail": {"by_rule": dict(sorted(by_rule.items()))},
-            "blocked": limits.blocked(files, day, contract) or waits,
+            "detail": detail,
+            "blocked": plausibility.blocked(home, contract, day, counts, detail),
         }
 
-    code = lake.code_hash("assets/ingest.py", "assets/limits.py", "assets/lake.py", "assets/sides.py") + splitting.code()
+    modules = ("ingest", "limits", "lake", "sides", "tally")
+    code = lake.code_hash(*(f"assets/{module}.py" for module in modules)) + splitting.code()
     terms = splitting.terms(contract) + contract.digest("validation", "item_table", "user_table")
     manifest, worked = lake.build(home, "events", day, home.events(day), make, inputs=inputs, code=code, contract=terms)
     if not home.quarantine(day).is_file():
@@ -190,14 +192,32 @@ def _merge(home: Home, contract: Contract, day: str, files: list[str], target: P
         return parquet.write(con, rows, validation.arrow_schema(kept), target)
 
 
+def _settle_unknown(home: Home, contract: Contract) -> None:
+    """The rows without a day, with a manifest: who was killed before writing them must see that they are due."""
+    splits = [(entry, splitting.read(home, entry.file)) for entry in ledger.active(home)]
+    inputs = {e.file: f"{s.contract} {s.code}" for e, s in splits if s and s.bad_rows(UNKNOWN_DAY)} | sides.contents(
+        home, contract
+    )
+    lake.build(
+        home, "quarantine", UNKNOWN_DAY, home.quarantine(UNKNOWN_DAY),
+        lambda target: {"counts": {"rows": _quarantined(home, contract, UNKNOWN_DAY, target)}},
+        inputs=inputs, code=lake.code_hash("assets/ingest.py", "assets/parquet.py"), contract=contract.digest("source"),
+    )  # fmt: skip
+
+
 def _write_quarantine(home: Home, contract: Contract, day: str) -> int:
+    with lake.replacing(home.quarantine(day)) as target:
+        return _quarantined(home, contract, day, target)
+
+
+def _quarantined(home: Home, contract: Contract, day: str, target: Path) -> int:
     """Write a day's bad rows of all files that count, ordered by file and place in it; the number of rows."""
     place, other = ("row", "line") if contract.source.format == "parquet" else ("line", "row")
     splits = [(entry, splitting.read(home, entry.file)) for entry in ledger.active(home)]
     files = {str(home.split(e.file) / "bad.parquet"): (e.name, e.file) for e, split in splits if split and split.bad_rows(day)}
     if day == UNKNOWN_DAY:
         files |= sides.bad(home, contract)
-    with lake.replacing(home.quarantine(day)) as target, splitting.spilling(home) as (con, _):
+    with splitting.spilling(home) as (con, _):
         rows = None
         if files:
             told = [{"filename": path, "file": name, "file_hash": file} for path, (name, file) in files.items()]
@@ -236,15 +256,16 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
     name="events", deps=[log_files], description="The good rows of a local day, sorted; the bad ones are in its quarantine"
 )
 def events_asset(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[None]:
-    counts, blocks, done = Counter[str](), {}, 0
+    counts, done = Counter[str](), 0
     with explained():
-        renewed = to_renew(project.home, project.terms)
-    for day in dict.fromkeys([EARLIER_DAY, *renewed, *context.partition_keys]):
-        with explained():
+        days = list(dict.fromkeys([EARLIER_DAY, *to_renew(project.home, project.terms), *context.partition_keys]))
+        for day in days:
             manifest, worked = events(project.home, project.terms, day)
-        counts.update(manifest.counts)
-        done += worked
-        if manifest.blocked:
-            blocks[day] = manifest.blocked
-            context.log.warning(f"{day} is blocked: {manifest.blocked}")
+            counts.update(manifest.counts)
+            done += worked
+        changed = plausibility.settle(project.home, project.terms)
+    now = {day: lake.read(project.home, "events", day) for day in [*days, *changed]}
+    blocks = {day: manifest.blocked for day, manifest in now.items() if manifest and manifest.blocked}
+    for day, reason in blocks.items():
+        context.log.warning(f"{day} is blocked: {reason}")
     return dg.MaterializeResult(metadata={**counts, "blocked": blocks, "recomputed": done})

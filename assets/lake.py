@@ -8,12 +8,15 @@ line in the manifest, because a failed check in the orchestrator stops only its 
 from __future__ import annotations
 
 import ast
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -148,6 +151,8 @@ def replacing(target: Path) -> Iterator[Path]:
     """A path beside `target`; what is written there takes `target`'s place when the block ends well."""
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.parent / f".{target.name}.{os.getpid()}"
+    for left in _left(target):
+        _remove(left)
     _remove(path)
     try:
         yield path
@@ -159,6 +164,75 @@ def replacing(target: Path) -> Iterator[Path]:
         path.replace(target)
     finally:
         _remove(path)
+
+
+def _left(target: Path) -> list[Path]:
+    """What killed processes left beside `target` while they wrote it, or wrote a part of it in the same way."""
+    ours = re.compile(rf"\.+{re.escape(target.name)}\.(\d+)(\..*)?")
+    found = [(path, ours.fullmatch(path.name)) for path in target.parent.iterdir()]
+    return [path for path, match in found if match and not _runs(int(match[1]))]
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def scratch(home: Home, kind: str) -> Iterator[Path]:
+    """A new folder below `staging`, gone when the block ends; what a killed process left there goes when one is made.
+
+    Its owner holds a lock on it (`keeping`), which the kernel lets go however the owner ends.
+    """
+    home.staging.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        with _locked(home.staging, fcntl.LOCK_EX):
+            for left in home.staging.glob("*.scratch"):
+                # Gone meanwhile, or at work.
+                with suppress(FileNotFoundError, BlockingIOError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(left, ignore_errors=True)
+            path = Path(tempfile.mkdtemp(dir=home.staging, prefix=f"{kind}-", suffix=".scratch"))
+            held.enter_context(keeping(path))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def keeping(folder: Path) -> Iterator[int]:
+    """Keep a scratch folder while the block runs, and as long as a process lives that was passed the descriptor."""
+    with _locked(folder, fcntl.LOCK_SH) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[int]:
+    """Hold a lock on a folder while the block runs. Raises BlockingIOError when another holds it and `how` will not wait."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, how)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def put(folder: Path, place: Path, former: Path) -> None:
+    """Move `folder` to `place`; what was there goes to `former`, and comes back when the move fails."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        place.replace(former)  # a folder cannot be renamed over another
+    try:
+        folder.replace(place)
+    except OSError:
+        if former.is_dir():
+            former.replace(place)
+        raise
 
 
 @contextmanager
@@ -175,8 +249,13 @@ def _remove(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text atomically."""
     with replacing(path) as part:
-        part.write_text(json.dumps(value, indent=1, default=str) + "\n")
+        part.write_text(text)
 
 
 def content_hash(path: Path) -> str:

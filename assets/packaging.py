@@ -125,10 +125,8 @@ def _build(home: Home, model: str, weights: dict[str, float]) -> str:
     The build writes to a store of its own beside that folder, and the finished bento is moved to the real one: a build that
     fails or is killed leaves what is served.
     """
-    scratch = home.staging / f"bento-{os.getpid()}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    staged, store = scratch / "context", scratch / "store"
-    try:
+    with lake.scratch(home, "bento") as scratch:
+        staged, store = scratch / "context", scratch / "store"
         (store / "bentos").mkdir(parents=True)
         (store / "models").symlink_to(home.bentoml / "models", target_is_directory=True)
         for source in (p for pattern in STAGED for p in ROOT.glob(pattern)):
@@ -147,23 +145,9 @@ def _build(home: Home, model: str, weights: dict[str, float]) -> str:
             text=True,
         )
         _require_built(done, tag)
-        _move(store / "bentos" / tag.replace(":", "/"), home.bentoml / "bentos" / tag.replace(":", "/"), scratch / "former")
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        place = Path("bentos") / tag.replace(":", "/")
+        lake.put(store / place, home.bentoml / place, scratch / "former")
     return tag
-
-
-def _move(finished: Path, place: Path, former: Path) -> None:
-    """Put the folder `finished` at `place`; what was there goes to `former`, and comes back when the move fails."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_dir():
-        place.replace(former)  # a folder cannot be renamed over another
-    try:
-        finished.replace(place)
-    except OSError:
-        if former.is_dir():
-            former.replace(place)
-        raise
 
 
 def _require_built(done: subprocess.CompletedProcess[str], tag: str) -> None:

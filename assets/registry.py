@@ -120,18 +120,19 @@ def store(home: Home, contract: Contract, name: str, judged_day: str, labels: di
         raise ValueError(f"{source}: no such artifact; train {name} for {judged_day} first")
     tag = model_tag(home, contract, name, judged_day)
     folder = _folder(home, tag)
-    if folder.is_dir():
+    # BentoML saves file by file, and a kill would leave half a model in the store under its full name.
+    with lake.scratch(home, "model") as scratch:
         if _sound(folder, tag):
             return tag
-        shutil.rmtree(folder)
-    # Not `bentoml.models.create`, which reports what it stores to its makers over the network.
-    model = bentoml.Model.create(
-        bentoml.Tag.from_str(tag), module="", api_version="v1", signatures={}, labels=labels, context=_context()
-    )
-    shutil.copytree(source, Path(model.path) / CONTENT)
-    model.flush()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    model.save(_models(home))
+        # Not `bentoml.models.create`, which reports what it stores to its makers over the network.
+        model = bentoml.Model.create(
+            bentoml.Tag.from_str(tag), module="", api_version="v1", signatures={}, labels=labels, context=_context()
+        )
+        model.flush()
+        saved = Path(model.save(_models(scratch)).path)
+        shutil.copytree(source, saved / CONTENT)
+        lake.write_text(folder.parent / "latest", folder.name)
+        lake.put(saved, folder, scratch / "former")
     return tag
 
 
@@ -156,7 +157,7 @@ def stored(home: Home, tag: str) -> bool:
 def lineage(home: Home, tag: str) -> dict[str, str]:
     """The labels that a model was stored with."""
     artifact(home, tag)
-    labels: dict[str, str] = _models(home).get(tag).info.labels
+    labels: dict[str, str] = _models(home.bentoml / "models").get(tag).info.labels
     return labels
 
 
@@ -170,10 +171,10 @@ def _folder(home: Home, tag: str) -> Path:
     return home.bentoml / "models" / name / version
 
 
-def _models(home: Home) -> Any:
+def _models(folder: Path) -> Any:
     from bentoml._internal.models import ModelStore
 
-    return ModelStore(home.bentoml / "models")
+    return ModelStore(folder)
 
 
 def _context() -> Any:

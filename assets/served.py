@@ -7,7 +7,6 @@ the metrics of every other service of its home when it starts.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -94,31 +93,29 @@ def start(
     folder = bento_folder(home, bento)
     port = free_port() if port is None else port
     require_free(port)
-    scratch = home.staging / f"served-{port}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    for store in ("bentos", "models"):
-        (scratch / store).symlink_to(home.bentoml / store, target_is_directory=True)
-    log = scratch / "service.log"
-    command = [sys.executable, "-m", "bentoml", "serve", bento, "--host", HOST, "--port", str(port)]
-    say(f"starting {bento} on http://{HOST}:{port}")
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command,
-            cwd=folder / "src",  # so that its own `models` is found first, whatever lies where this was called
-            env=_environment(home, scratch, replay, until, logged),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the command that started it, which ends it in order
-        )
-    try:
-        with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=60, trust_env=False) as client:
-            _wait(client, process, log, say)
-            yield Served(f"http://{HOST}:{port}", bento, log, process, client)
-    finally:
-        _stop(process, scratch)
-        shutil.rmtree(scratch, ignore_errors=True)
+    with lake.scratch(home, f"served-{port}") as scratch:
+        for store in ("bentos", "models"):
+            (scratch / store).symlink_to(home.bentoml / store, target_is_directory=True)
+        log = scratch / "service.log"
+        command = [sys.executable, "-m", "bentoml", "serve", bento, "--host", HOST, "--port", str(port)]
+        say(f"starting {bento} on http://{HOST}:{port}")
+        with log.open("wb") as out, lake.keeping(scratch) as kept:
+            process = subprocess.Popen(
+                command,
+                cwd=folder / "src",  # so that its own `models` is found first, whatever lies where this was called
+                env=_environment(home, scratch, replay, until, logged),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the command that started it, which ends it in order
+                pass_fds=(kept,),  # a service whose command was killed goes on with its folder
+            )
+        try:
+            with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=60, trust_env=False) as client:
+                _wait(client, process, log, say)
+                yield Served(f"http://{HOST}:{port}", bento, log, process, client)
+        finally:
+            _stop(process, scratch)
 
 
 def bento_folder(home: Home, bento: str) -> Path:

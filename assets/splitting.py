@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import ibis
 import pyarrow as pa
@@ -124,13 +123,12 @@ def split(home: Home, contract: Contract, path: Path, file: str, first_seen: dat
 @contextmanager
 def spilling(home: Home) -> Iterator[tuple[Backend, Path]]:
     """An engine that spills to disk past 1.5 GB, and a folder for its scratch files; both are gone afterwards."""
-    home.staging.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=home.staging) as name:
+    with lake.scratch(home, "spill") as folder:
         con = lake.engine()
         con.raw_sql("SET memory_limit='1500MB'")
-        con.raw_sql(f"SET temp_directory={_quoted(Path(name) / 'spill')}")
+        con.raw_sql(f"SET temp_directory={_quoted(folder / 'spill')}")
         try:
-            yield con, Path(name)
+            yield con, folder
         finally:
             con.disconnect()
 

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, model_validator
 
+from models.checks import Checks
 from models.sections import (
     Behaviour,
     Calendar,
@@ -71,6 +72,7 @@ class Contract(Section):
     histories: Histories = Histories()
     samples: Samples = Samples()
     validation: Validation = Validation()
+    checks: Checks = Checks()
     training: Training = Training()
     serving: Serving = Serving()
     monitoring: Monitoring = Monitoring()

@@ -10,6 +10,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
+from assets import plausibility
+from models.checks import Checks
 from models.contract import Contract, load
 from models.home import Home
 from orchestration import instance, jobs
@@ -69,6 +71,8 @@ def test_groups_hold_their_stages_under_the_data_sets_name(name: str) -> None:
 def test_checks_stand_on_their_assets() -> None:
     found = {(k.asset_key.path[-1], k.name) for k in definitions(load("taobao")).resolve_asset_graph().asset_check_keys}
     assert {("events", n) for n in ("schema", "no_duplicates", "rows_accounted_for", "bad_rows_within_limit")} <= found
+    assert {("events", n) for n in plausibility.CHECKS} <= found
+    assert set(plausibility.CHECKS) == set(Checks.model_fields) - {"days", "fewest_days", "unusual_days"}
     assert all(key in {name for group in GROUPS.values() for name in group} for key, _ in found)
 
 

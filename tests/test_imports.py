@@ -30,7 +30,7 @@ NEVER = {
 FLOW = (
     *("lake", "parquet", "project", "reading", "parsing", "validation", "ledger", "splitting", "limits", "sides"),
     *("profile", "roles", "draft"),
-    *("ingest", "acceptance"),
+    *("tally", "plausibility", "ingest", "acceptance"),
     *("histories", "samples", "past", "world", "simulator", "training", "trial", "registry"),
     *("verdict_charts", "verdict_page", "evaluation", "served", "asking", "packaging", "replay"),
     *("predictions", "outcomes", "drift_bins", "drift_page", "drift"),

@@ -67,13 +67,16 @@ def put(folder: Path, name: str, text: str | bytes) -> Path:
     return path
 
 
-def run(folder: Path, terms: Contract, source: Path | None = None) -> dict[str, tuple[Manifest, bool]]:
+def run(
+    folder: Path, terms: Contract, source: Path | None = None, home: Home | None = None
+) -> dict[str, tuple[Manifest, bool]]:
     """Take in the folder `in` (or `source`) and build every day that has come."""
-    ingest.accept(home_of(folder), terms, str(source or folder / "in"), SEEN)
+    home = home or home_of(folder)
+    ingest.accept(home, terms, str(source or folder / "in"), SEEN)
     built = {}
     for day in ("earlier", *terms.days()):
         with suppress(lake.Missing):
-            built[day] = ingest.events(home_of(folder), terms, day)
+            built[day] = ingest.events(home, terms, day)
     return built
 
 
