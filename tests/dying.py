@@ -2,7 +2,7 @@
 
 Everything is imported once, here, and a child is a fork of it: forty runs cost the start-up of one. Nothing is run before a
 fork, since the threads of an engine would not survive it. A moment is a change on the disk below the home that Python makes
-(its audit events tell of them before they happen), or a piece of a Parquet file just written and not yet closed.
+(its audit events tell of them before they happen), or half a file written: Parquet without its end, a copy cut in two.
 
 Reads one JSON object a line, {"stage", "root", "die"}: die is the number of the moment, 0 for a run to its end. Answers with
 {"status", "moments", "trace"}: the exit status (minus the signal that ended it), the moments of a run to its end, an error's.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
-COMMIT, HALF = "os.rename", "half a Parquet file"
+COMMIT, HALF = "os.rename", "the other half of a file"
 Stage = Callable[[Path], None]
 
 
@@ -79,7 +80,16 @@ def _child(stage: Stage, root: Path, die: int, answer: int) -> None:
         write(self, *args, **kwargs)
         moment(HALF)
 
+    copy = shutil.copyfile
+
+    def half_copy(source: Any, target: Any, **kwargs: Any) -> Any:
+        whole = Path(source).read_bytes()
+        Path(target).write_bytes(whole[: len(whole) // 2])
+        moment(HALF)
+        return copy(source, target, **kwargs)
+
     pq.ParquetWriter.write_table = half
+    shutil.copyfile = half_copy
     sys.addaudithook(heard)
     stage(root)
     os.write(answer, json.dumps(moments).encode())

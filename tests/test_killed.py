@@ -20,11 +20,11 @@ import pytest
 from assets import lake
 from models.home import Home
 from tests import serving, tiny_log
-from tests.dying import COMMIT, ROOT, Dying
+from tests.dying import COMMIT, HALF, ROOT, Dying
 from tests.tiny_log import DAY2, START, put, row
 
 CREATED = {"model.yaml", "bento.yaml"}
-"""They tell when they were written."""
+"""They tell when they were written, in one line."""
 
 
 @pytest.fixture(scope="module")
@@ -38,30 +38,34 @@ def files(root: Path) -> dict[str, str]:
     found = {}
     for path in sorted(root.rglob("*")):
         if path.is_file():
-            found[path.relative_to(root).as_posix()] = "there" if path.name in CREATED else lake.content_hash(path)
+            found[path.relative_to(root).as_posix()] = _timeless(path) if path.name in CREATED else lake.content_hash(path)
         elif not any(path.iterdir()):
             found[path.relative_to(root).as_posix()] = "empty"
     return found
 
 
-def chosen(moments: list[str], commits: int, others: int) -> list[int]:
-    """Numbers (from 1) of so many moments: evenly spread of those before something takes its place, and of the others."""
-    kinds: tuple[list[int], list[int]] = ([], [])
+def _timeless(path: Path) -> str:
+    return "".join(line for line in path.read_text().splitlines(keepends=True) if "creation_time:" not in line)
+
+
+def chosen(moments: list[str], commits: int, halves: int, others: int) -> list[int]:
+    """Numbers (from 1) of so many moments, evenly spread: before something takes its place, within a file, and others."""
+    kinds: tuple[list[int], list[int], list[int]] = ([], [], [])
     for number, event in enumerate(moments, 1):
-        kinds[event != COMMIT].append(number)
-    picked = [kind[n] for kind, count in zip(kinds, (commits, others), strict=True)
+        kinds[0 if event == COMMIT else 1 if event == HALF else 2].append(number)
+    picked = [kind[n] for kind, count in zip(kinds, (commits, halves, others), strict=True)
               for n in np.linspace(0, len(kind) - 1, min(count, len(kind))).astype(int)]  # fmt: skip
     return sorted(picked)
 
 
-def killed(dying: Dying, stage: str, start: Path, commits: int, others: int) -> Home:
+def killed(dying: Dying, stage: str, start: Path, commits: int, halves: int = 0, others: int = 0) -> Home:
     """Hold runs that were killed at the moments of `chosen` against one that was left alone; the home of that."""
     whole = start.parent / f"{stage}-whole"
     shutil.copytree(start, whole)
     moments = dying.run(stage, whole)
     expected = files(whole)
     assert expected != files(start)
-    for die in chosen(moments, commits, others):
+    for die in chosen(moments, commits, halves, others):
         root = start.parent / f"{stage}-{die}"
         shutil.copytree(start, root)
         dying.run(stage, root, die)
@@ -116,14 +120,14 @@ def log(tmp_path: Path, dying: Dying) -> Path:
 
 
 def test_ingest(dying: Dying, log: Path) -> None:
-    home = killed(dying, "ingest", log, commits=10, others=2)
+    home = killed(dying, "ingest", log, commits=10, halves=2, others=1)
     assert len(tiny_log.rows_of(home, DAY2)) == 5
     assert not list(home.staging.iterdir())
 
 
 def test_sampling(dying: Dying, log: Path) -> None:
     dying.run("ingest", log)
-    home = killed(dying, "sample", log, commits=4, others=3)
+    home = killed(dying, "sample", log, commits=4, halves=2, others=1)
     assert lake.require(home, "samples", DAY2).counts["samples"] > 0
 
 
@@ -133,7 +137,7 @@ def test_training(dying: Dying, shown: Home, tmp_path: Path) -> None:
     shutil.copytree(shown.root, start.root)
     shutil.rmtree(start.model("dtrn", serving.JUDGED).parent)
     start.manifest("dtrn", serving.JUDGED).unlink()
-    home = killed(dying, "train", start.root, commits=3, others=0)
+    home = killed(dying, "train", start.root, commits=3)
     assert lake.require(home, "dtrn", serving.JUDGED).content == lake.content_hash(home.model("dtrn", serving.JUDGED))
 
 
@@ -141,7 +145,7 @@ def test_packaging(dying: Dying, shown: Home, tmp_path: Path) -> None:
     start = Home(tmp_path / "start", shown.dataset)
     shutil.copytree(shown.root, start.root)
     serving.judge(start)
-    packaged = killed(dying, "package", start.root, commits=4, others=4)
+    packaged = killed(dying, "package", start.root, commits=4, halves=8, others=2)
     assert list(packaged.stored("models").glob("*/artifact/weights.safetensors"))
-    home = killed(dying, "bento", packaged.root, commits=2, others=1)  # a build takes seconds
+    home = killed(dying, "bento", packaged.root, commits=2, halves=1)  # a build takes seconds
     assert list(home.stored("bentos").glob("*/bento.yaml"))
