@@ -22,7 +22,7 @@ from models.home import Home
 from orchestration.command_line import app, main
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("demo", "ingest", "backfill", "train", "evaluate", "serve", "simulate", "models", "ui", "forget")
+COMMANDS = ("demo", "ingest", "backfill", "train", "evaluate", "serve", "simulate", "models", "ui", "reports", "forget")
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,7 @@ def test_help_says_what_it_does_with_an_example_that_parses(command: str) -> Non
         (("demo", "--dataset", "taobao"), r"^dtrn: where is the log of taobao\? LOG= takes a file, a folder or a glob"),
         (("ingest", "--dataset", "taobao", "--log", "/nowhere.csv"), r"^dtrn: log_files: .*nowhere\.csv"),
         (("serve",), r"^dtrn: no champion of simulated in .*; make one first: make demo DTRN_HOME="),
+        (("reports",), r"^dtrn: no drift report of simulated in .*; make one first: make demo DTRN_HOME="),
         (("train",), r"^dtrn: the log holds no good row from 2026-03-02 to 2026-03-13"),
     ],
 )

@@ -156,7 +156,7 @@ def test_a_rare_behaviour_that_dies_is_a_verdict_of_its_own(
     rare, rows = reference["history"], len(reference["history"])
     reference["history"] = rare.assign(user=range(rows), history_length_buy=np.where(np.arange(rows) % 50 == 0, 2, 0))
     served = ordinary.assign(user=range(len(ordinary)), history_length_buy=0)
-    field = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share)[0]["history_length_buy"]
+    field = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share, day=JUDGED)[0]["history_length_buy"]
     assert field.score < SHOWN.monitoring.drift_share
     assert (field.drifted, field.method, field.threshold) == (True, "psi, all empty", 0.0)
 
@@ -185,10 +185,10 @@ def test_each_kind_of_field_shows_by_itself(
 ) -> None:
     reference, ordinary = sides
     served = drift.online(shop[1], ordinary.assign(**{column: value}))
-    fields, details = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share)
+    fields, snapshot = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share, day=JUDGED)
     assert [name for name, field in fields.items() if field.drifted] == [drifted]
     assert next(iter(fields)) == drifted  # what drifted comes first
-    assert details.count("Drift in column") == len(fields)
+    assert snapshot.get_html_str(False).count("Drift in column") == len(fields)
 
 
 def test_predictions_that_lack_what_the_model_reads_are_refused(
@@ -229,12 +229,17 @@ def test_the_page_opens_offline_and_puts_outcomes_beside_what_was_judged(shop: S
     assert drift.measure(home, SHOWN, JUDGED)[1] is False
     home.drift_report(JUDGED).unlink()
     assert drift.measure(home, SHOWN, JUDGED)[1] is True
+    home.drift_run(JUDGED).unlink()
+    assert drift.measure(home, SHOWN, JUDGED)[1] is True
+    assert home.drift_run(JUDGED).is_file()
     assert home.drift(JUDGED).read_bytes() == before
 
 
 def test_a_day_on_which_nothing_was_served_says_so(shop: Shop) -> None:
     verdict = measured(shop[0], [])
     assert (verdict["model"], verdict["fields"], verdict["drifted"]) == (None, {}, [])
+    assert not shop[0].drift_run(JUDGED).exists()
+    assert drift.measure(shop[0], SHOWN, JUDGED)[1] is False
     assert "Nothing was served" in shop[0].drift_report(JUDGED).read_text()
     assert drift_page.markdown(verdict).startswith("Nothing was served")
 

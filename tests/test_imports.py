@@ -32,7 +32,7 @@ FLOW = (
     *("ingest", "acceptance"),
     *("histories", "samples", "world", "simulator", "training", "registry"),
     *("verdict_charts", "verdict_page", "evaluation", "served", "packaging", "replay"),
-    *("predictions", "outcomes", "drift_bins", "drift_page", "drift"),
+    *("predictions", "outcomes", "drift_bins", "drift_page", "drift_runs", "drift"),
 )
 """Modules of `assets` in the order that data flows: each imports earlier ones only."""
 
