@@ -5,6 +5,7 @@ several on that day would be selection on the test. The rule is `models.judgemen
 it is shown. Nothing moves here: the winner is packaged and checked first, so a failing evaluation leaves the champion.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import dagster as dg
 import numpy as np
 from numpy.typing import NDArray
 
-from assets import lake, registry, samples, training, verdict_charts, verdict_page
+from assets import lake, registry, samples, training, verdict_charts, verdict_origin, verdict_page
 from assets.project import Project, explained
 from models import metrics
 from models.contract import Contract
@@ -28,16 +29,19 @@ CODE = (
     *("assets/evaluation.py", "models/judgement.py", "models/metrics.py", "models/baselines.py"),
     *training.NEURAL,
 )
-PAGE_CODE = ("assets/verdict_page.py", "assets/verdict_page.html", "assets/verdict_charts.py")
+PAGE_CODE = (
+    *("assets/verdict_page.py", "assets/verdict_page.html"),
+    *("assets/verdict_charts.py", "assets/verdict_origin.py"),
+)
 MODELS = ("popularity", "lightgbm", "mmoe", "dtrn")
 Verdict = dict[str, Any]
 
 
-def evaluate(home: Home, contract: Contract, judged_day: str) -> tuple[lake.Manifest, bool]:
+def evaluate(home: Home, contract: Contract, judged_day: str, run: str = "") -> tuple[lake.Manifest, bool]:
     """The verdict of `judged_day` at `home.verdict`, and its page; (manifest, whether it was judged now).
 
-    Raises lake.Missing or lake.Blocked when a model or a day is not there, not mature or blocked, and ValueError when a
-    model's scores are no probabilities or there is nothing to judge with.
+    `run` (the Dagster run) is noted in the manifest. Raises lake.Missing or lake.Blocked when a model or a day is not there,
+    not mature or blocked, and ValueError when a model's scores are no probabilities or there is nothing to judge with.
     """
     inputs = samples.window_inputs(home, contract, [judged_day])
     for name in (*contract.training.candidates, *contract.training.references):
@@ -58,6 +62,7 @@ def evaluate(home: Home, contract: Contract, judged_day: str) -> tuple[lake.Mani
     manifest, judged = lake.build(
         home, "verdict", judged_day, home.verdict(judged_day), make,
         inputs=inputs, code=lake.code_hash(*CODE), contract=contract.digest(*training.SECTIONS, "description"),
+        run=run,
     )  # fmt: skip
     _page(home, manifest)
     return manifest, judged
@@ -179,19 +184,25 @@ def _incomparable(contract: Contract, theirs: Contract) -> str:
 
 
 def _page(home: Home, manifest: lake.Manifest) -> None:
-    """Bring the page up to date with the verdict of `manifest`; no scoring, so new words need no new judging."""
+    """Bring the page up to date with the verdict of `manifest`; no scoring, so new words need no new judging.
+
+    It names runs, which differ from one making to the next, so it is no partition with a content hash: it says itself what
+    it was made from.
+    """
     day = manifest.partition
-    lake.build(
-        home, "verdict_page", day, home.verdict_page(day),
-        lambda path: {"counts": {"characters": path.write_text(verdict_page.render(read(home, day)), "utf-8")}},
-        inputs={"verdict": manifest.content}, code=lake.code_hash(*PAGE_CODE), contract="none",
-    )  # fmt: skip
+    verdict, path = read(home, day), home.verdict_page(day)
+    origin = verdict_origin.origin(home, verdict, manifest)
+    made_from = hashlib.sha256(f"{manifest.content}{lake.code_hash(*PAGE_CODE)}{origin}".encode()).hexdigest()
+    if path.is_file() and made_from in path.read_text("utf-8"):
+        return
+    with lake.replacing(path) as part:
+        part.write_text(verdict_page.render(verdict, origin, made_from), "utf-8")
 
 
 @dg.asset(deps=["samples", *MODELS], kinds={"html"}, description="Who challenged whom on the judged day, and who won.")
 def verdict(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     with explained():
-        built = [evaluate(project.home, project.terms, day) for day in context.partition_keys]
+        built = [evaluate(project.home, project.terms, day, context.run.run_id) for day in context.partition_keys]
     day = context.partition_keys[-1]
     return dg.MaterializeResult(
         metadata={

@@ -33,11 +33,13 @@ COUNTED = ("models/window.py", "models/baselines.py")
 Progress = Callable[[str], None]
 
 
-def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progress = print) -> tuple[lake.Manifest, bool]:
+def train(
+    home: Home, contract: Contract, name: str, judged_day: str, say: Progress = print, run: str = ""
+) -> tuple[lake.Manifest, bool]:
     """The artifact of candidate or reference `name` for `judged_day`; (manifest, whether it was trained now).
 
-    `say` is told a line per epoch. Raises ValueError when the days before do not suffice, lake.Missing and lake.Blocked
-    when one of them may not be read.
+    `say` is told a line per epoch, `run` (the Dagster run) is noted in the manifest. Raises ValueError when the days before
+    do not suffice, lake.Missing and lake.Blocked when one of them may not be read.
     """
     days = contract.training_days(judged_day)
     if len(days) < 2:
@@ -66,7 +68,9 @@ def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progr
             model.save(path)
         return {"counts": {"training": len(fit), "validation": len(stop)}, "detail": {"days": days}}
 
-    built = lake.build(home, name, judged_day, home.model(name, judged_day), make, inputs=inputs, code=code, contract=terms)
+    built = lake.build(
+        home, name, judged_day, home.model(name, judged_day), make, inputs=inputs, code=code, contract=terms, run=run
+    )
     shutil.rmtree(home.checkpoint(name, judged_day), ignore_errors=True)
     return built
 
@@ -112,7 +116,7 @@ def _result(context: dg.AssetExecutionContext, project: Project, name: str) -> d
             return dg.MaterializeResult(
                 metadata={"recomputed": 0, "left out": f"{name} is not in the contract's training section"}
             )
-        manifest, done = train(home, contract, name, day, context.log.info)
+        manifest, done = train(home, contract, name, day, context.log.info, context.run.run_id)
     metadata: dict[str, Any] = {"recomputed": int(done), **manifest.counts, "days": ", ".join(manifest.detail["days"])}
     spec = json.loads((home.model(name, day) / "spec.json").read_text())
     if history := spec.get("history"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -182,6 +183,11 @@ def test_dagster_knows_the_runs_by_their_jobs(ran: Ran) -> None:
         found = instance.get_runs()
         assert {run.status for run in found} == {dg.DagsterRunStatus.SUCCESS}
         assert {run.job_name for run in found} == {"daily", "backfill_history"}
+        page = ran.home.verdict_page(ran.contract.days()[-1]).read_text()
+        linked = set(re.findall(r"127\.0\.0\.1:3000/runs/([-0-9a-f]+)\"", page))
+        judging = {run.run_id for run in found if run.tags.get("dagster/partition") in ran.contract.days()[-2:]}
+        assert len(linked) == 2, "the run that trained and judged, and the one that made the champion"
+        assert linked <= judging
         events = dg.AssetKey(["small", "events"])
         assert instance.get_materialized_partitions(events) == set(ran.contract.days())
         assert instance.get_materialized_partitions(dg.AssetKey(["small", "verdict"])) == set(ran.contract.days()[-2:])
