@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from assets import drift_bins, drift_page, drift_runs, evaluation, lake, registry, samples
+from assets import drift_bins, drift_page, drift_runs, evaluation, lake, overview, registry, samples
 from assets.project import Project, explained
 from models.contract import Contract
 from models.home import Home
@@ -52,6 +52,10 @@ SECTIONS = ("monitoring",)
 ROWS = 20_000
 CHANCE = 1e-3
 METHOD = "psi"
+DRIFTED = (
+    "Read the day's report (`make reports`, or the page that is linked on the asset): if the log or the service changed, mend "
+    "that; if the world did, retrain for a later day: the model learns what is usual now"
+)
 BINNING: dict[str, Callable[..., drift_bins.Bins]] = {
     "context": drift_bins.keys,
     "item": drift_bins.keys,
@@ -279,12 +283,14 @@ def drift(context: dg.AssetExecutionContext, project: Project) -> dg.Materialize
     with explained():
         measured = [measure(home, contract, day) for day in context.partition_keys]
     last = measured[-1][0].partition
+    verdict = json.loads(home.drift(last).read_text())
     return dg.MaterializeResult(
         metadata={
             "recomputed": sum(done for _, done in measured),
-            "drifted": sum(m.counts["drifted"] for m, _ in measured),
+            **{name: sum(m.counts[name] for m, _ in measured) for name in ("rows", "fields", "drifted")},
+            "overview": dg.MetadataValue.md(overview.markdown(home, last, verdict)),
             "report": dg.MetadataValue.url(home.drift_report(last).as_uri()),
-            "summary": dg.MetadataValue.md(drift_page.markdown(json.loads(home.drift(last).read_text()))),
+            "summary": dg.MetadataValue.md(drift_page.markdown(verdict)),
         }
     )
 
@@ -295,5 +301,6 @@ def no_field_drifted(context: dg.AssetCheckExecutionContext, project: Project) -
     return dg.AssetCheckResult(
         passed=not found,
         severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(found)} fields drifted. {DRIFTED}" if found else None,
         metadata={"expected": "none", "actual": ", ".join(found) or "none"},
     )

@@ -34,6 +34,10 @@ PAGE_CODE = (
     *("assets/verdict_charts.py", "assets/verdict_origin.py"),
 )
 MODELS = ("popularity", "lightgbm", "mmoe", "dtrn")
+WORSE_THAN_POPULARITY = (
+    "Look at its validation loss by epoch, on the asset of that model; more days (training.window_days) or more epochs "
+    "(training.epochs) help most."
+)
 Verdict = dict[str, Any]
 
 
@@ -258,7 +262,13 @@ def finite_metrics(context: dg.AssetCheckExecutionContext, project: Project) -> 
     with explained():
         found = unmeasured(read(project.home, context.partition_key))
     return dg.AssetCheckResult(
-        passed=not found, severity=dg.AssetCheckSeverity.WARN, metadata={"unmeasured": ", ".join(found) or "none"}
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(found)} measures are not defined, since the day has no row, or rows of one class only, of their "
+        "task. They are no part of the verdict; widen the task's behaviours or horizon, or judge a day with more rows"
+        if found
+        else None,
+        metadata={"unmeasured": ", ".join(found) or "none"},
     )
 
 
@@ -268,7 +278,8 @@ def finite_metrics(context: dg.AssetCheckExecutionContext, project: Project) -> 
 def challenger_beats_popularity(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
     with explained():
         passed, why = against_popularity(read(project.home, context.partition_key))
-    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=why)
+    remedy = "" if passed else f" {WORSE_THAN_POPULARITY}"
+    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=f"{why}{remedy}")
 
 
 def unmeasured(verdict: Verdict) -> list[str]:

@@ -15,7 +15,7 @@ import dagster as dg
 import ibis
 import pyarrow as pa
 
-from assets import lake, ledger, limits, parquet, parsing, reading, splitting, validation
+from assets import columns, lake, ledger, limits, parquet, parsing, reading, splitting, validation
 from assets.lake import Manifest
 from assets.project import Project, explained
 from assets.splitting import Split
@@ -232,4 +232,5 @@ def events_asset(context: dg.AssetExecutionContext, project: Project) -> dg.Mate
         if manifest.blocked:
             blocks[day] = manifest.blocked
             context.log.warning(f"{day} is blocked: {manifest.blocked}")
-    return dg.MaterializeResult(metadata={**counts, "blocked": blocks, "recomputed": done})
+    last = columns.shown(project.terms, project.home.events(context.partition_keys[-1]))
+    return dg.MaterializeResult(metadata={**counts, "blocked": blocks, "recomputed": done, **last})

@@ -31,6 +31,9 @@ STAGES: dict[str, list[ModuleType]] = {
 WHOLE = "log_files"
 """The one asset without days."""
 
+TEAM = "team:ranking"
+"""Who owns every asset."""
+
 DAILY = ("verdict", *jobs.CANDIDATES, *jobs.REFERENCES)
 """Made one judged day a run; all others take a range of days in one run."""
 
@@ -72,14 +75,16 @@ def partitions(contract: Contract) -> dg.DailyPartitionsDefinition:
 def _attached(
     asset: dg.AssetsDefinition, contract: Contract, days: dg.DailyPartitionsDefinition, groups: dict[str, str]
 ) -> dg.AssetsDefinition:
-    """The asset in its group and on the calendar, with the days of each dependency that one of its own days reads."""
+    """The asset in its group, owned and tagged, on the calendar, with the days of each dependency that its own days read."""
 
     def attach(spec: dg.AssetSpec) -> dg.AssetSpec:
         name = spec.key.path[-1]
+        tags = {**spec.tags, "dtrn/dataset": contract.name, "dtrn/shape": contract.shape, "dtrn/stage": groups[name]}
+        spec = spec.replace_attributes(group_name=groups[name], owners=[TEAM], tags=tags)
         if name == WHOLE:
-            return spec.replace_attributes(group_name=groups[name])
+            return spec
         deps = [dg.AssetDep(d.asset_key, partition_mapping=window(contract, name, d.asset_key.path[-1])) for d in spec.deps]
-        return spec.replace_attributes(group_name=groups[name], partitions_def=days, deps=deps)
+        return spec.replace_attributes(partitions_def=days, deps=deps)
 
     attached = asset.map_asset_specs(attach)
     if asset.key.path[-1] == WHOLE:

@@ -28,11 +28,11 @@ NEVER = {
 """Package → libraries that it must not import."""
 
 FLOW = (
-    *("lake", "parquet", "project", "reading", "parsing", "validation", "ledger", "splitting", "limits"),
+    *("lake", "parquet", "project", "columns", "reading", "parsing", "validation", "ledger", "splitting", "limits"),
     *("ingest", "acceptance"),
     *("histories", "samples", "world", "simulator", "training", "registry"),
     *("verdict_charts", "verdict_origin", "verdict_page", "evaluation", "served", "packaging", "replay"),
-    *("predictions", "outcomes", "drift_bins", "drift_page", "drift_runs", "drift"),
+    *("predictions", "outcomes", "overview", "drift_bins", "drift_page", "drift_runs", "drift"),
 )
 """Modules of `assets` in the order that data flows: each imports earlier ones only."""
 
