@@ -311,7 +311,7 @@ def _told(context: dg.AssetExecutionContext, results: dict[str, Result]) -> dg.M
         context.log.info(f"{day}: {days[day]}" + ("" if result is None or result[1] else " (unchanged)"))
     recomputed = sum(1 for result in results.values() if result and result[1])
     last = results[context.partition_keys[-1]]
-    numbers: Record = last[0].detail if last else {}  # of a build: tag, files, megabytes; of a parity: requests, rows, difference
+    numbers: Record = last[0].detail if last else {}  # tag and size, or what parity measured
     return dg.MaterializeResult(metadata={**numbers, "recomputed": recomputed, "days": dg.MetadataValue.json(days)})
 
 

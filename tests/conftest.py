@@ -12,7 +12,7 @@ import pytest
 
 from assets import packaging, served
 from models.home import Home
-from tests import serving
+from tests import demonstrated, serving
 
 ENDED = pytest.StashKey[int]()
 
@@ -60,6 +60,12 @@ def service(built: Home) -> Iterator[served.Served]:
     bento = packaging.read(built.promotion("bento", serving.JUDGED))["tag"]
     with served.start(built, bento, replay=True, until="2026-03-31", logged=False) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> demonstrated.Ran:
+    """The demo on a small simulated log. Not to be changed, though it may be run once more: that changes nothing."""
+    return demonstrated.small(tmp_path_factory.mktemp("ran"))
 
 
 @pytest.hookimpl(trylast=True)
