@@ -290,6 +290,7 @@ def drift(context: dg.AssetExecutionContext, project: Project) -> dg.Materialize
             **{name: sum(m.counts[name] for m, _ in measured) for name in ("rows", "fields", "drifted")},
             "overview": dg.MetadataValue.md(overview.markdown(home, last, verdict)),
             "report": dg.MetadataValue.url(home.drift_report(last).as_uri()),
+            "run": dg.MetadataValue.url(drift_runs.address(home, last)),
             "summary": dg.MetadataValue.md(drift_page.markdown(verdict)),
         }
     )

@@ -50,6 +50,12 @@ def save(home: Home, contract: Contract, kinds: dict[str, str], day: str, snapsh
     _write(home.drift_project / "metadata.json", about.dict())
 
 
+def address(home: Home, day: str) -> str:
+    """Where `make reports` shows a day, unless PORT= says otherwise; where nothing was compared, all days."""
+    run = home.drift_run(day)
+    return f"http://127.0.0.1:8000/projects/{home.drift_project.name}/reports/{run.stem if run.is_file() else ''}"
+
+
 def remove(home: Home, day: str) -> None:
     """Forget the run of a day, if there is one: nothing was compared on it."""
     home.drift_run(day).unlink(missing_ok=True)

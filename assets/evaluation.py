@@ -21,7 +21,7 @@ from assets.project import Project, explained
 from models import metrics
 from models.contract import Contract
 from models.home import Home
-from models.judgement import CHAMPION, LEVEL, POPULARITY, decide, judge
+from models.judgement import CHAMPION, LEVEL, MEAN, POPULARITY, decide, judge
 
 RESAMPLES = 500
 CURVE_POINTS = 80
@@ -226,9 +226,20 @@ def verdict_metadata(verdict: Verdict) -> dict[str, dg.MetadataValue]:
         "challenger": dg.MetadataValue.text(verdict["challenger"]["name"]),
         "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in verdict["reasons"])),
         "samples": dg.MetadataValue.int(verdict["samples"]),
+        **_means(verdict),
         "numbers": dg.MetadataValue.md(verdict_table(verdict)),
         **{name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{image})") for name, image in drawn.items()},
     }
+
+
+def _means(verdict: Verdict) -> dict[str, dg.MetadataValue]:
+    """The challenger's AUC, and how much higher it is than that of whom it must beat, over the tasks; for the UI to plot."""
+    comparisons = verdict["comparisons"]
+    rival = CHAMPION if CHAMPION in comparisons else POPULARITY
+    aucs = [m["auc"] for m in verdict["models"][verdict["challenger"]["name"]].values() if m["auc"] is not None]
+    told = {"mean_auc": float(np.mean(aucs)) if aucs else None}
+    told |= {f"mean_difference_to_{rival}": comparisons[rival][MEAN]["difference"] if rival in comparisons else None}
+    return {name: dg.MetadataValue.float(value) for name, value in told.items() if value is not None}
 
 
 def verdict_table(verdict: Verdict) -> str:

@@ -302,6 +302,10 @@ def test_the_asset_and_its_checks_run_in_dagster(home: Home, tmp_path: Path) -> 
     assert made.metadata["page"].value == str(home.verdict_page(JUDGED))
     table = str(made.metadata["numbers"].value)
     verdict = evaluation.read(home, JUDGED)
+    ours = verdict["models"][verdict["challenger"]["name"]]
+    assert made.metadata["mean_auc"].value == pytest.approx((ours["click"]["auc"] + ours["buy"]["auc"]) / 2)
+    difference = verdict["comparisons"]["popularity"]["mean"]["difference"]
+    assert made.metadata["mean_difference_to_popularity"].value == difference
     m = verdict["models"]["popularity"]["click"]
     assert f"| click | popularity | {m['auc']:.4f} |" in table
     assert f"| {m['gauc']:.4f} ({round(100 * m['gauc_users_share'])}%, {round(100 * m['gauc_rows_share'])}%) |" in table
@@ -309,7 +313,9 @@ def test_the_asset_and_its_checks_run_in_dagster(home: Home, tmp_path: Path) -> 
     checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
     assert checks["finite_metrics"].passed
     assert checks["challenger_beats_popularity"].passed == verdict["promote"]
-    assert checks["challenger_beats_popularity"].description == verdict["reasons"][0]
+    told = str(checks["challenger_beats_popularity"].description)
+    assert told.startswith(verdict["reasons"][0])
+    assert ("training.epochs" in told) == (not verdict["promote"]), "a check that fails says what to do"
 
 
 class _Told(Project):

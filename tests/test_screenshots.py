@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assets import evaluation
+from assets import drift_runs, evaluation
 from assets.served import free_port
 from tests import browser, pictures
 from tests.demonstrated import Ran
@@ -98,6 +98,8 @@ def test_evidentlys_ui_shows_the_data_set_and_its_days(page: browser.Page, ran: 
         assert ink(page.picture().convert("RGB")) > 0.02
         page.open(f"{address}/projects/{ran.home.drift_project.name}/reports")
         page.waits_for(day, "Download")
+        page.open(drift_runs.address(ran.home, day).replace("http://127.0.0.1:8000", address))
+        page.waits_for("Drift in column")
     assert sorted(p.name for p in ran.home.evidently.iterdir()) == [ran.home.drift_project.name], "only looked at"
     log = (tmp_path / "log").read_text()
     assert f"/projects/{ran.home.drift_project.name}" in log.splitlines()[0]
