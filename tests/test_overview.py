@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets import columns, lake, overview, registry
+from assets import acceptance, columns, lake, overview, registry
 from models.home import Home
 from tests import logs
 
@@ -88,3 +88,11 @@ def test_a_column_has_its_files_type_and_a_meaning(name: str, says: str, tmp_pat
     pq.write_table(pa.table({name: pa.array([1], pa.int16())}), path)
     (told,) = columns.shown(logs.contract(logs.EVENTS), path)["dagster/column_schema"].schema.columns  # type: ignore[union-attr]
     assert (told.name, told.type, told.description) == (name, "int16", says)
+
+
+def test_a_check_of_the_days_file_says_what_to_do_and_a_block_says_it_itself() -> None:
+    told = acceptance._said(acceptance.schema, {DAY: ([], ["no column user"])})
+    assert told.startswith(f"{DAY}: expected [], found ['no column user']. ")
+    assert "materialise log_files and events of the day again" in told
+    block = "a.csv: 3 of 9 rows are bad; deliver the file again"
+    assert acceptance._said(acceptance.bad_rows_within_limit, {DAY: ("within the limit", block)}).endswith(block)
