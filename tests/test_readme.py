@@ -123,8 +123,10 @@ def table_and_facts(lines: list[str]) -> tuple[list[str], dict[str, str]]:
 
 def masked(text: str, dataset: str, challenger: str) -> str:
     """The text without what differs from log to log."""
-    text = re.sub(rf"\b{challenger}\b", "CHALLENGER", text.replace(dataset, "DATASET"))
-    text = re.sub(r"-(CHALLENGER|dtrn|mmoe)-[0-9a-f]{10}", "-MODEL-HASH", text)
+    text = re.sub(rf"dtrn-{dataset}:[-\d]+-[\w+]+-[0-9a-f]{{10}}", "TAG", text.replace(".dtrn/", "HOME/")).replace(
+        dataset, "DATASET"
+    )
+    text = re.sub(rf"\b{re.escape(challenger)}\b", "CHALLENGER", text)
     text = re.sub(r"\d{4}-\d\d-\d\d", "DAY", text)
     text = re.sub(r"\d[\d,]*(\.\d+)?(e[-+]\d+)?", "N", text)
     text = re.sub(r"N–N|too few", "CI", text)
