@@ -180,9 +180,12 @@ def test_a_day_must_be_one_of_the_logs(
     home = Home(tmp_path, "taobao")
     assert home.samples("2017-11-25").is_file()
     assert not home.samples("2017-11-26").is_file()
+    home.drift_project.mkdir(parents=True)
+    (home.evidently / "another").mkdir()
     status, told = said(monkeypatch, capsys, "forget", *common, "--yes")
     assert status == 0
     assert not home.base.exists()
+    assert [p.name for p in home.evidently.iterdir()] == ["another"]
 
 
 def test_the_root_script_works_from_any_folder(tmp_path: Path) -> None:
