@@ -2,7 +2,7 @@
 #   DATASET=name or path of a contract (simulated)   LOG=file, folder or glob of the log   DTRN_HOME=folder (.dtrn)   PORT=number
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui serve bench-train search forget
+.PHONY: help setup demo test check ui serve reports bench-train search forget
 .SUFFIXES:
 
 # What the caller left out stays out of the environment: the command line has its own defaults.
@@ -28,6 +28,9 @@ ui: setup ## Dagster's UI and daemon with this project loaded, on 127.0.0.1:3000
 
 serve: setup ## the champion bento, on 127.0.0.1:3001
 	@./dtrn serve
+
+reports: setup ## Evidently's UI over the drift reports of every data set, on 127.0.0.1:8000
+	@./dtrn reports
 
 test: setup ## all tests
 	@$(PYTHON_IN_VENV) -m pytest

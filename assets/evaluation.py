@@ -5,6 +5,7 @@ several on that day would be selection on the test. The rule is `models.judgemen
 it is shown. Nothing moves here: the winner is packaged and checked first, so a failing evaluation leaves the champion.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,12 @@ import dagster as dg
 import numpy as np
 from numpy.typing import NDArray
 
-from assets import lake, registry, samples, training, verdict_charts, verdict_page
+from assets import lake, registry, samples, training, verdict_charts, verdict_origin, verdict_page
 from assets.project import Project, explained
 from models import metrics
 from models.contract import Contract
 from models.home import Home
-from models.judgement import CHAMPION, LEVEL, POPULARITY, decide, judge
+from models.judgement import CHAMPION, LEVEL, MEAN, POPULARITY, decide, judge
 
 RESAMPLES = 500
 CURVE_POINTS = 80
@@ -28,15 +29,22 @@ CODE = (
     *("assets/evaluation.py", "models/judgement.py", "models/metrics.py", "models/baselines.py"),
     *training.NEURAL,
 )
-PAGE_CODE = ("assets/verdict_page.py", "assets/verdict_page.html", "assets/verdict_charts.py")
+PAGE_CODE = (
+    *("assets/verdict_page.py", "assets/verdict_page.html"),
+    *("assets/verdict_charts.py", "assets/verdict_origin.py"),
+)
+WORSE_THAN_POPULARITY = (
+    "Look at its validation loss by epoch, on the asset of that model; more days (training.window_days) or more epochs "
+    "(training.epochs) help most."
+)
 Verdict = dict[str, Any]
 
 
-def evaluate(home: Home, contract: Contract, judged_day: str) -> tuple[lake.Manifest, bool]:
+def evaluate(home: Home, contract: Contract, judged_day: str, run: str = "") -> tuple[lake.Manifest, bool]:
     """The verdict of `judged_day` at `home.verdict`, and its page; (manifest, whether it was judged now).
 
-    Raises lake.Missing or lake.Blocked when a model or a day is not there, not mature or blocked, and ValueError when a
-    model's scores are no probabilities or there is nothing to judge with.
+    `run` (the Dagster run) is noted in the manifest. Raises lake.Missing or lake.Blocked when a model or a day is not there,
+    not mature or blocked, and ValueError when a model's scores are no probabilities or there is nothing to judge with.
     """
     inputs = samples.window_inputs(home, contract, [judged_day])
     for name in (*contract.training.candidates, *contract.training.references):
@@ -57,6 +65,7 @@ def evaluate(home: Home, contract: Contract, judged_day: str) -> tuple[lake.Mani
     manifest, judged = lake.build(
         home, "verdict", judged_day, home.verdict(judged_day), make,
         inputs=inputs, code=lake.code_hash(*CODE), contract=contract.digest(*training.SECTIONS, "description"),
+        run=run,
     )  # fmt: skip
     _page(home, manifest)
     return manifest, judged
@@ -180,13 +189,19 @@ def _incomparable(contract: Contract, theirs: Contract) -> str:
 
 
 def _page(home: Home, manifest: lake.Manifest) -> None:
-    """Bring the page up to date with the verdict of `manifest`; no scoring, so new words need no new judging."""
+    """Bring the page up to date with the verdict of `manifest`; no scoring, so new words need no new judging.
+
+    It names runs, which differ from one making to the next, so it is no partition with a content hash: it says itself what
+    it was made from.
+    """
     day = manifest.partition
-    lake.build(
-        home, "verdict_page", day, home.verdict_page(day),
-        lambda path: {"counts": {"characters": path.write_text(verdict_page.render(read(home, day)), "utf-8")}},
-        inputs={"verdict": manifest.content}, code=lake.code_hash(*PAGE_CODE), contract="none",
-    )  # fmt: skip
+    verdict, path = read(home, day), home.verdict_page(day)
+    origin = verdict_origin.origin(home, verdict, manifest)
+    made_from = hashlib.sha256(f"{manifest.content}{lake.code_hash(*PAGE_CODE)}{origin}".encode()).hexdigest()
+    if path.is_file() and made_from in path.read_text("utf-8"):
+        return
+    with lake.replacing(path) as part:
+        part.write_text(verdict_page.render(verdict, origin, made_from), "utf-8")
 
 
 @dg.asset(
@@ -194,7 +209,7 @@ def _page(home: Home, manifest: lake.Manifest) -> None:
 )
 def verdict(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     with explained():
-        built = [evaluate(project.home, project.terms, day) for day in context.partition_keys]
+        built = [evaluate(project.home, project.terms, day, context.run.run_id) for day in context.partition_keys]
     day = context.partition_keys[-1]
     return dg.MaterializeResult(
         metadata={
@@ -214,9 +229,20 @@ def verdict_metadata(verdict: Verdict) -> dict[str, dg.MetadataValue]:
         "challenger": dg.MetadataValue.text(verdict["challenger"]["name"]),
         "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in verdict["reasons"])),
         "samples": dg.MetadataValue.int(verdict["samples"]),
+        **_means(verdict),
         "numbers": dg.MetadataValue.md(verdict_table(verdict)),
         **{name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{image})") for name, image in drawn.items()},
     }
+
+
+def _means(verdict: Verdict) -> dict[str, dg.MetadataValue]:
+    """The challenger's AUC, and how much higher it is than that of whom it must beat, over the tasks; for the UI to plot."""
+    comparisons = verdict["comparisons"]
+    rival = CHAMPION if CHAMPION in comparisons else POPULARITY
+    aucs = [m["auc"] for m in verdict["models"][verdict["challenger"]["name"]].values() if m["auc"] is not None]
+    told = {"mean_auc": float(np.mean(aucs)) if aucs else None}
+    told |= {f"mean_difference_to_{rival}": comparisons[rival][MEAN]["difference"] if rival in comparisons else None}
+    return {name: dg.MetadataValue.float(value) for name, value in told.items() if value is not None}
 
 
 def verdict_table(verdict: Verdict) -> str:
@@ -250,7 +276,13 @@ def finite_metrics(context: dg.AssetCheckExecutionContext, project: Project) -> 
     with explained():
         found = unmeasured(read(project.home, context.partition_key))
     return dg.AssetCheckResult(
-        passed=not found, severity=dg.AssetCheckSeverity.WARN, metadata={"unmeasured": ", ".join(found) or "none"}
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(found)} measures are not defined, since the day has no row, or rows of one class only, of their "
+        "task. They are no part of the verdict; widen the task's behaviours or horizon, or judge a day with more rows"
+        if found
+        else None,
+        metadata={"unmeasured": ", ".join(found) or "none"},
     )
 
 
@@ -260,7 +292,8 @@ def finite_metrics(context: dg.AssetCheckExecutionContext, project: Project) -> 
 def challenger_beats_popularity(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
     with explained():
         passed, why = against_popularity(read(project.home, context.partition_key))
-    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=why)
+    remedy = "" if passed else f" {WORSE_THAN_POPULARITY}"
+    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=f"{why}{remedy}")
 
 
 def unmeasured(verdict: Verdict) -> list[str]:

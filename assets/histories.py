@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets import lake
+from assets import columns, lake
 from assets.project import Project, explained
 from models.contract import Contract
 from models.home import EARLIER_DAY, Home
@@ -119,7 +119,8 @@ def histories(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
         # A late file for an old day changes it long after its own run.
         days = dict.fromkeys([*earlier, *lake.to_renew(home, "histories"), *context.partition_keys])
         built = [build(home, contract, day) for day in days]
-    return dg.MaterializeResult(metadata={"recomputed": sum(done for _, done in built), **_totals(built)})
+    last = columns.shown(contract, home.histories(context.partition_keys[-1]))
+    return dg.MaterializeResult(metadata={"recomputed": sum(done for _, done in built), **_totals(built), **last})
 
 
 def _totals(built: list[tuple[lake.Manifest, bool]]) -> dict[str, int]:

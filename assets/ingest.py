@@ -15,7 +15,20 @@ import dagster as dg
 import ibis
 import pyarrow as pa
 
-from assets import lake, ledger, limits, parquet, parsing, plausibility, reading, sides, splitting, tally, validation
+from assets import (
+    columns,
+    lake,
+    ledger,
+    limits,
+    parquet,
+    parsing,
+    plausibility,
+    reading,
+    sides,
+    splitting,
+    tally,
+    validation,
+)
 from assets.lake import Manifest
 from assets.project import Project, explained
 from assets.splitting import Split
@@ -268,4 +281,5 @@ def events_asset(context: dg.AssetExecutionContext, project: Project) -> dg.Mate
     blocks = {day: manifest.blocked for day, manifest in now.items() if manifest and manifest.blocked}
     for day, reason in blocks.items():
         context.log.warning(f"{day} is blocked: {reason}")
-    return dg.MaterializeResult(metadata={**counts, "blocked": blocks, "recomputed": done})
+    last = columns.shown(project.terms, project.home.events(context.partition_keys[-1]))
+    return dg.MaterializeResult(metadata={**counts, "blocked": blocks, "recomputed": done, **last})

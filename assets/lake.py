@@ -47,7 +47,8 @@ class Manifest:
     """What one partition of one stage is.
 
     inputs: content hash of every input by name · code, contract: hashes of the code and of the contract's sections that
-    the stage reads · content: hash of the partition's own bytes · counts: rows by kind · blocked: why it may not be read.
+    the stage reads · content: hash of the partition's own bytes · counts: rows by kind · blocked: why it may not be read ·
+    run: the Dagster run that made it, where that was said.
     """
 
     stage: str
@@ -59,6 +60,7 @@ class Manifest:
     counts: dict[str, int] = field(default_factory=dict)
     detail: dict[str, Any] = field(default_factory=dict)
     blocked: str | None = None
+    run: str = ""
 
 
 def read(home: Home, stage: str, partition: str) -> Manifest | None:
@@ -126,11 +128,13 @@ def build(
     inputs: dict[str, str],
     code: str,
     contract: str,
+    run: str = "",
 ) -> tuple[Manifest, bool]:
     """Bring one partition up to date; (its manifest, whether work was done).
 
     `make(path)` writes the file (or folder) `path` and returns {"counts": {…}, "detail": {…}, "blocked": str | None},
-    each optional. Nothing is made when inputs, code, contract and the bytes on disk are what the manifest says.
+    each optional. Nothing is made when inputs, code, contract and the bytes on disk are what the manifest says. `run` is
+    noted and is no reason to make anything.
     """
     before = read(home, stage, partition)
     if (
@@ -141,7 +145,7 @@ def build(
         return before, False
     with replacing(target) as path:
         made = make(path)
-    manifest = Manifest(stage, partition, inputs, code, contract, content_hash(target), **made)
+    manifest = Manifest(stage, partition, inputs, code, contract, content_hash(target), run=run, **made)
     write_json(home.manifest(stage, partition), asdict(manifest))
     return manifest, True
 

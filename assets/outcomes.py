@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from assets import lake
+from assets import columns, lake
 from assets.histories import holds, write
 from assets.project import Project, explained
 from assets.samples import label_days
@@ -157,7 +157,8 @@ def outcomes(context: dg.AssetExecutionContext, project: Project) -> dg.Material
     return dg.MaterializeResult(
         metadata={
             "recomputed": sum(done for _, done in joined),
-            "rows": sum(m.counts["rows"] for m, _ in joined),
+            **{name: sum(m.counts[name] for m, _ in joined) for name in joined[0][0].counts},
+            **columns.shown(contract, home.outcomes(context.partition_keys[-1])),
             "waiting": "; ".join(waiting) or "nothing: every day is mature",
             "served": dg.MetadataValue.md("\n\n".join(_table(m) for m, _ in joined)),
         }

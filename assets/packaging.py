@@ -66,7 +66,7 @@ def package(home: Home, contract: Contract, judged_day: str, run: str) -> Result
         labels = lineage(home, judged, trained, run)
         tag = registry.store(home, contract, name, judged_day, labels)
         lake.write_json(path, {"tag": tag, "name": name})
-        return {"detail": {"tag": tag}}
+        return {"detail": {"tag": tag, **_weight(registry.artifact(home, tag))}}
 
     return lake.build(
         home, "packaged_model", judged_day, record, make,
@@ -110,7 +110,7 @@ def build_bento(home: Home, contract: Contract, judged_day: str) -> Result:
     def make(path: Path) -> Record:
         tag = _build(home, model, contract.serving.weights)
         lake.write_json(path, {"tag": tag, "model": model})
-        return {"detail": {"tag": tag}}
+        return {"detail": {"tag": tag, **_weight(home.bentoml / "bentos" / tag.replace(":", "/"))}}
 
     sources = lake.code_hash(*(str(p.relative_to(ROOT)) for pattern in STAGED for p in sorted(ROOT.glob(pattern))))
     return lake.build(
@@ -265,6 +265,11 @@ def read(path: Path) -> Record:
     return told
 
 
+def _weight(folder: Path) -> Record:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return {"files": len(sizes), "megabytes": round(sum(sizes) / 1e6, 2)}
+
+
 STAYS = "the champion stays"
 AGAIN = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 """For what starts processes of its own. `explained` keeps mistakes of people from being tried again."""
@@ -276,7 +281,9 @@ def _told(context: dg.AssetExecutionContext, results: dict[str, Result]) -> dg.M
         days[day] = result[0].detail if result else STAYS
         context.log.info(f"{day}: {days[day]}" + ("" if result is None or result[1] else " (unchanged)"))
     recomputed = sum(1 for result in results.values() if result and result[1])
-    return dg.MaterializeResult(metadata={"recomputed": recomputed, "days": dg.MetadataValue.json(days)})
+    last = results[context.partition_keys[-1]]
+    numbers: Record = last[0].detail if last else {}  # tag and size, or what parity measured
+    return dg.MaterializeResult(metadata={**numbers, "recomputed": recomputed, "days": dg.MetadataValue.json(days)})
 
 
 @dg.asset(deps=[dg.AssetKey("verdict")])
@@ -312,4 +319,7 @@ def champion(context: dg.AssetExecutionContext, project: Project) -> dg.Material
         moved = {day: crown(project.home, day, who, datetime.now(UTC)) for day in context.partition_keys}
     days = {day: change.tag if change else STAYS for day, change in moved.items()}
     context.log.info(str(days))
-    return dg.MaterializeResult(metadata={"recomputed": sum(map(bool, moved.values())), "days": dg.MetadataValue.json(days)})
+    changes = registry.champions(project.home)
+    told: Record = {"reigning": changes[-1].tag if changes else "none yet", "changes": len(changes)}
+    recomputed = sum(map(bool, moved.values()))
+    return dg.MaterializeResult(metadata={**told, "recomputed": recomputed, "days": dg.MetadataValue.json(days)})

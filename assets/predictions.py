@@ -13,7 +13,7 @@ import dagster as dg
 import ibis
 import pyarrow.parquet as pq
 
-from assets import lake
+from assets import columns, lake
 from assets.histories import write
 from assets.project import Project, explained
 from models.contract import Contract
@@ -161,7 +161,10 @@ def predictions(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
         landed = [land(home, contract, day) for day in context.partition_keys]
     totals = {name: sum(m.counts[name] for m, _ in landed) for name in ("requests", "rows", "duplicates")}
     left_out = max(m.counts["left_out"] for m, _ in landed)
-    return dg.MaterializeResult(metadata={"recomputed": sum(done for _, done in landed), **totals, "left_out": left_out})
+    last = columns.shown(contract, home.predictions(context.partition_keys[-1]))
+    return dg.MaterializeResult(
+        metadata={"recomputed": sum(done for _, done in landed), **totals, "left_out": left_out, **last}
+    )
 
 
 @dg.asset_check(asset=predictions, description="Every item of every request that the inbox tells is one row on disk.")
@@ -170,4 +173,5 @@ def rows_accounted_for(context: dg.AssetCheckExecutionContext, project: Project)
     expected, actual = ([sum(part) for part in zip(*side, strict=True)] for side in zip(*found, strict=True))
     metadata = dict(zip(("expected_rows", "expected_requests"), expected, strict=True))
     metadata |= dict(zip(("actual_rows", "actual_requests"), actual, strict=True))
-    return dg.AssetCheckResult(passed=expected == actual, metadata=metadata)
+    remedy = "the file of a day is not what the inbox tells; materialise predictions of it again"
+    return dg.AssetCheckResult(passed=expected == actual, metadata=metadata, description=None if expected == actual else remedy)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from assets import lake
+from assets import columns, lake
 from assets.histories import filled, holds, keyed, write
 from assets.project import Project, explained
 from models.contract import Contract
@@ -223,5 +223,6 @@ def samples(context: dg.AssetExecutionContext, project: Project) -> dg.Materiali
             "recomputed": sum(done for _, done in built),
             "mature": sum(bool(m.detail["mature"]) for m, _ in built),
             **{name: sum(m.counts[name] for m, _ in built) for name in names},
+            **columns.shown(contract, home.samples(context.partition_keys[-1])),
         }
     )

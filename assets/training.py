@@ -36,11 +36,14 @@ REFERENCES = ("popularity", "lightgbm")
 Progress = Callable[[str], None]
 
 
-def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progress = print) -> tuple[lake.Manifest, bool]:
+def train(
+    home: Home, contract: Contract, name: str, judged_day: str, say: Progress = print, run: str = ""
+) -> tuple[lake.Manifest, bool]:
     """The artifact of model or reference `name` for `judged_day`; (manifest, whether it was trained now).
 
-    A model need not be listed by the contract: it is trained all the same, and never judged. `say` is told a line per epoch.
-    Raises ValueError when the days before do not suffice, lake.Missing and lake.Blocked when one of them may not be read.
+    A model need not be listed by the contract: it is trained all the same, and never judged. `say` is told a line per epoch,
+    `run` (the Dagster run) is noted in the manifest. Raises ValueError when the days before do not suffice, lake.Missing and
+    lake.Blocked when one of them may not be read.
     """
     days = contract.training_days(judged_day)
     if len(days) < 2:
@@ -71,7 +74,9 @@ def train(home: Home, contract: Contract, name: str, judged_day: str, say: Progr
             model.save(path)
         return {"counts": {"training": len(fit), "validation": len(stop)}, "detail": {"days": days, "held_out": held_out}}
 
-    built = lake.build(home, name, judged_day, home.model(name, judged_day), make, inputs=inputs, code=code, contract=terms)
+    built = lake.build(
+        home, name, judged_day, home.model(name, judged_day), make, inputs=inputs, code=code, contract=terms, run=run
+    )
     shutil.rmtree(home.checkpoint(name, judged_day), ignore_errors=True)
     return built
 
@@ -135,7 +140,7 @@ def _result(context: dg.AssetExecutionContext, project: Project, name: str) -> d
             return dg.MaterializeResult(
                 metadata={"recomputed": 0, "left out": f"{name} is not in the contract's training section"}
             )
-        manifest, done = train(home, contract, name, day, context.log.info)
+        manifest, done = train(home, contract, name, day, context.log.info, context.run.run_id)
     metadata: dict[str, Any] = {"recomputed": int(done), **manifest.counts, "days": ", ".join(manifest.detail["days"])}
     spec = json.loads((home.model(name, day) / "spec.json").read_text())
     if history := spec.get("history"):

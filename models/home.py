@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from uuid import NAMESPACE_URL, uuid5
 
 UNKNOWN_DAY = "unknown"
 """The quarantine partition of rows without a readable time."""
@@ -49,6 +50,11 @@ class Home:
     def bentoml(self) -> Path:
         """`BENTOML_HOME`: the registry of models and bentos."""
         return self.root / "bentoml"
+
+    @property
+    def evidently(self) -> Path:
+        """Evidently's workspace: a project a data set."""
+        return self.root / "evidently"
 
     def stored(self, kind: Literal["models", "bentos"]) -> Path:
         """The folder of this data set's models, or bentos, in the registry: one folder a version."""
@@ -159,6 +165,15 @@ class Home:
     def drift(self, day: str) -> Path:
         """The drift verdict in numbers, beside the report."""
         return self.base / "reports" / f"drift-{day}.json"
+
+    @property
+    def drift_project(self) -> Path:
+        """This data set's project in Evidently's workspace, which knows it by an id."""
+        return self.evidently / str(uuid5(NAMESPACE_URL, f"dtrn/{self.dataset}"))
+
+    def drift_run(self, day: str) -> Path:
+        """The drift report of a day as a run of that project."""
+        return self.drift_project / "snapshots" / f"{uuid5(NAMESPACE_URL, f'dtrn/{self.dataset}/{day}')}.json"
 
     @property
     def staging(self) -> Path:

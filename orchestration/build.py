@@ -32,6 +32,9 @@ STAGES: dict[str, list[ModuleType]] = {
 WHOLE = "log_files"
 """The one asset without days."""
 
+TEAM = "team:ranking"
+"""Who owns every asset."""
+
 
 def build(contract: Contract, home: Home, *, source: str, log: str = "") -> dg.Definitions:
     """Everything of one data set. `source` is the contract's name or path, `log` as in `assets.project.Project`."""
@@ -72,17 +75,19 @@ def partitions(contract: Contract) -> dg.DailyPartitionsDefinition:
 def _attached(
     asset: dg.AssetsDefinition, contract: Contract, days: dg.DailyPartitionsDefinition, groups: dict[str, str]
 ) -> dg.AssetsDefinition:
-    """The asset in its group and on the calendar, with the days of each dependency that one of its own days reads."""
+    """The asset in its group, owned and tagged, on the calendar, with the days of each dependency that its own days read."""
 
     def attach(spec: dg.AssetSpec) -> dg.AssetSpec:
         name = spec.key.path[-1]
+        tags = {**spec.tags, "dtrn/dataset": contract.name, "dtrn/shape": contract.shape, "dtrn/stage": groups[name]}
+        spec = spec.replace_attributes(group_name=groups[name], owners=[TEAM], tags=tags)
         if name == WHOLE:
-            return spec.replace_attributes(group_name=groups[name])
+            return spec
         above = [dep.asset_key for dep in spec.deps]
         if name == "verdict":
             above += jobs.keys(contract, jobs.candidates(contract))
         deps = [dg.AssetDep(key, partition_mapping=window(contract, name, key.path[-1])) for key in above]
-        return spec.replace_attributes(group_name=groups[name], partitions_def=days, deps=deps)
+        return spec.replace_attributes(partitions_def=days, deps=deps)
 
     attached = asset.map_asset_specs(attach)
     if asset.key.path[-1] == WHOLE:

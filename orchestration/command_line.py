@@ -265,6 +265,28 @@ def ui(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log = "",
     os.execve(sys.executable, [sys.executable, "-W", "ignore", "-m", *command], environment)
 
 
+@app.command(epilog="Example:  ./dtrn reports --port 8001")
+def reports(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, port: Port = 8000) -> None:
+    """Evidently's UI over the drift reports: a project a data set, a run a day; on 127.0.0.1 until Ctrl-C."""
+    from assets import served
+    from orchestration import instance
+
+    contract, place = _place(dataset, home)
+    served.require_free(port)
+    if not place.drift_project.is_dir():
+        raise ValueError(
+            f"no drift report of {contract.name} in {place.root}; make one first: make demo{_again(dataset, home)}"
+        )
+    address = f"http://127.0.0.1:{port}"
+    print(
+        f"{contract.name}: {address}/projects/{place.drift_project.name} (starts in some seconds; Ctrl-C ends it)", flush=True
+    )
+    # In the workspace itself: Evidently takes a configuration file out of the current folder.
+    os.chdir(place.evidently)
+    command = ["evidently.cli", "ui", "--host", "127.0.0.1", "--port", str(port), "--workspace", str(place.evidently)]
+    os.execve(sys.executable, [sys.executable, "-P", "-W", "ignore", "-m", *command], os.environ | instance.QUIET)
+
+
 @app.command(epilog="Example:  ./dtrn forget --dataset taobao --yes")
 def forget(
     dataset: Dataset = "simulated",
@@ -275,7 +297,8 @@ def forget(
     from orchestration import build, instance
 
     contract, place = _place(dataset, home)
-    doomed = [path for path in (place.base, place.stored("models"), place.stored("bentos")) if path.exists()]
+    made = (place.base, place.stored("models"), place.stored("bentos"), place.drift_project)
+    doomed = [path for path in made if path.exists()]
     if not doomed:
         print(f"nothing of {contract.name} in {place.root}")
         return

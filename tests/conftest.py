@@ -12,7 +12,7 @@ import pytest
 
 from assets import packaging, served
 from models.home import Home
-from tests import serving
+from tests import demonstrated, serving
 
 ENDED = pytest.StashKey[int]()
 
@@ -71,6 +71,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> demonstrated.Ran:
+    """The demo on a small simulated log. Not to be changed, though it may be run once more: that changes nothing."""
+    return demonstrated.small(tmp_path_factory.mktemp("ran"))
 
 
 @pytest.hookimpl(trylast=True)

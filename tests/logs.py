@@ -67,7 +67,8 @@ def write_events(home: Home, terms: Contract, day: str, rows: list[dict[str, Any
 
     def make(path: Path) -> dict[str, Any]:
         pq.write_table(table, path)
-        return {"counts": {"events": len(rows)}, "blocked": blocked}
+        came = dict.fromkeys(("rows_in", "rows_valid", "events"), len(rows)) | {"rows_quarantined": 0, "merged": 0}
+        return {"counts": came, "blocked": blocked}
 
     lake.build(
         home, "events", day, home.events(day), make, inputs={"rows": repr(rows), "blocked": str(blocked)}, code="", contract=""

@@ -26,7 +26,7 @@ from orchestration.command_line import app, main
 from orchestration.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("demo", "ingest", "backfill", "train", "evaluate", "serve", "simulate", "models", "ui", "forget")
+COMMANDS = ("demo", "ingest", "backfill", "train", "evaluate", "serve", "simulate", "models", "ui", "reports", "forget")
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,7 @@ def test_help_says_what_it_does_with_an_example_that_parses(command: str) -> Non
         (("demo", "--dataset", "taobao"), r"^dtrn: where is the log of taobao\? LOG= takes a file, a folder or a glob"),
         (("ingest", "--dataset", "taobao", "--log", "/nowhere.csv"), r"^dtrn: log_files: .*nowhere\.csv"),
         (("serve",), r"^dtrn: no champion of simulated in .*; make one first: make demo DTRN_HOME="),
+        (("reports",), r"^dtrn: no drift report of simulated in .*; make one first: make demo DTRN_HOME="),
         (("train",), r"^dtrn: the log holds no good row from 2026-03-02 to 2026-03-13"),
     ],
 )
@@ -183,9 +184,12 @@ def test_a_day_must_be_one_of_the_logs(
     home = Home(tmp_path, "taobao")
     assert home.samples("2017-11-25").is_file()
     assert not home.samples("2017-11-26").is_file()
+    home.drift_project.mkdir(parents=True)
+    (home.evidently / "another").mkdir()
     status, told = said(monkeypatch, capsys, "forget", *common, "--yes")
     assert status == 0
     assert not home.base.exists()
+    assert [p.name for p in home.evidently.iterdir()] == ["another"]
 
 
 def test_the_root_script_works_from_any_folder(tmp_path: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -16,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from assets import evaluation, ingest, lake, registry, simulator
+from assets import evaluation, ingest, lake, registry
 from models.contract import DATASETS, Contract, load
 from models.home import UNKNOWN_DAY, Home
-from orchestration import demo, jobs, runs, summary
+from orchestration import jobs, runs, summary
 from orchestration.progress import Progress
+from tests.demonstrated import Ran, demonstrate
 
 TAOBAO = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "taobao_user_behavior_head.csv"
 KEYS = {
@@ -29,40 +29,6 @@ KEYS = {
 }
 needs_taobao = pytest.mark.skipif(not TAOBAO.is_file(), reason=f"{TAOBAO.name} is not in ../shared/data")
 MEASURES = {"auc", "auc_low", "auc_high", "gauc", "logloss", "ece", "positives", "negatives"}
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A data set of a home, and what its demo came to."""
-
-    contract: Contract
-    source: str
-    home: Home
-    told: dict[str, Any]
-    shown: str
-
-
-def _demo(contract: Contract, home: Home, source: str, log: str = "") -> Ran:
-    shown = StringIO()
-    progress = Progress(Console(file=shown, width=200))
-    told = demo.demo(contract, home, progress, source=source, log=log, again=" DATASET=small")
-    return Ran(contract, source, home, told, shown.getvalue())
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """The demo on a small simulated log; read only (`again` runs it once more, `copied` is a copy)."""
-    folder = tmp_path_factory.mktemp("daily")
-    text = (DATASETS / "simulated.toml").read_text()
-    text = text.replace('name = "simulated"', 'name = "small"').replace("last_day = 2026-03-13", "last_day = 2026-03-07")
-    text = text.replace(
-        "window_days = 10", "window_days = 10\nepochs = 4\nwidth = 8\nbatch_samples = 256\nlearning_rate = 5e-3"
-    )
-    (folder / "small.toml").write_text(text)
-    contract = load(folder / "small.toml")
-    home = Home(folder / "home", "small")
-    simulator.simulate(home.raw, contract, truth=home.truth, users=400, items=1500, impressions=4000)
-    return _demo(contract, home, str(folder / "small.toml"))
 
 
 @pytest.fixture
@@ -182,6 +148,11 @@ def test_dagster_knows_the_runs_by_their_jobs(ran: Ran) -> None:
         found = instance.get_runs()
         assert {run.status for run in found} == {dg.DagsterRunStatus.SUCCESS}
         assert {run.job_name for run in found} == {"daily", "backfill_history"}
+        page = ran.home.verdict_page(ran.contract.days()[-1]).read_text()
+        linked = set(re.findall(r"127\.0\.0\.1:3000/runs/([-0-9a-f]+)\"", page))
+        judging = {run.run_id for run in found if run.tags.get("dagster/partition") in ran.contract.days()[-2:]}
+        assert len(linked) == 2, "the run that trained and judged, and the one that made the champion"
+        assert linked <= judging
         events = dg.AssetKey(["small", "events"])
         assert instance.get_materialized_partitions(events) == set(ran.contract.days())
         assert instance.get_materialized_partitions(dg.AssetKey(["small", "verdict"])) == set(ran.contract.days()[-2:])
@@ -189,7 +160,7 @@ def test_dagster_knows_the_runs_by_their_jobs(ran: Ran) -> None:
 
 def test_a_second_run_does_nothing_and_says_so(ran: Ran) -> None:
     champions = ran.home.champions.read_bytes()
-    again = _demo(ran.contract, ran.home, ran.source)
+    again = demonstrate(ran.contract, ran.home, ran.source)
     assert again.told["recomputed"] == []
     assert "nothing was recomputed" in again.shown
     assert ran.home.champions.read_bytes() == champions
@@ -252,7 +223,7 @@ def _taobao(folder: Path) -> tuple[Contract, str]:
 @needs_taobao
 def test_the_taobao_log_goes_the_whole_way(tmp_path: Path) -> None:
     contract, source = _taobao(tmp_path)
-    told = _demo(contract, Home(tmp_path / "home", "taobao"), source, log=str(TAOBAO)).told
+    told = demonstrate(contract, Home(tmp_path / "home", "taobao"), source, log=str(TAOBAO)).told
     assert set(told) == KEYS
     assert (told["rows_in"], told["rows_valid"], told["rows_quarantined"]) == (84_475, 84_475, 0)
     assert told["days"] == len(contract.days())

@@ -15,7 +15,7 @@ from models.checks import Checks
 from models.contract import Contract, load
 from models.home import Home
 from orchestration import instance, jobs
-from orchestration.build import STAGES, build
+from orchestration.build import STAGES, TEAM, build
 from orchestration.sensors import line
 from tests import logs
 
@@ -63,6 +63,8 @@ def test_groups_hold_their_stages_under_the_data_sets_name(name: str) -> None:
     for spec in defs.resolve_all_asset_specs():
         assert spec.key.path[0] == name
         assert spec.description, f"{spec.key} says nothing of itself in the UI"
+        assert spec.owners == [TEAM]
+        assert spec.tags.items() >= {"dtrn/dataset": name, "dtrn/stage": spec.group_name}.items()
         found.setdefault(spec.group_name or "", set()).add(spec.key.path[-1])
     assert found == GROUPS
     assert list(STAGES) == list(GROUPS)

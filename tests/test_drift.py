@@ -156,7 +156,7 @@ def test_a_rare_behaviour_that_dies_is_a_verdict_of_its_own(
     rare, rows = reference["history"], len(reference["history"])
     reference["history"] = rare.assign(user=range(rows), history_length_buy=np.where(np.arange(rows) % 50 == 0, 2, 0))
     served = ordinary.assign(user=range(len(ordinary)), history_length_buy=0)
-    field = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share)[0]["history_length_buy"]
+    field = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share, day=JUDGED)[0]["history_length_buy"]
     assert field.score < SHOWN.monitoring.drift_share
     assert (field.drifted, field.method, field.threshold) == (True, "psi, all empty", 0.0)
 
@@ -185,10 +185,10 @@ def test_each_kind_of_field_shows_by_itself(
 ) -> None:
     reference, ordinary = sides
     served = drift.online(shop[1], ordinary.assign(**{column: value}))
-    fields, details = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share)
+    fields, snapshot = drift.compare(SHOWN, reference, served, SHOWN.monitoring.drift_share, day=JUDGED)
     assert [name for name, field in fields.items() if field.drifted] == [drifted]
     assert next(iter(fields)) == drifted  # what drifted comes first
-    assert details.count("Drift in column") == len(fields)
+    assert snapshot.get_html_str(False).count("Drift in column") == len(fields)
 
 
 def test_predictions_that_lack_what_the_model_reads_are_refused(
@@ -229,12 +229,17 @@ def test_the_page_opens_offline_and_puts_outcomes_beside_what_was_judged(shop: S
     assert drift.measure(home, SHOWN, JUDGED)[1] is False
     home.drift_report(JUDGED).unlink()
     assert drift.measure(home, SHOWN, JUDGED)[1] is True
+    home.drift_run(JUDGED).unlink()
+    assert drift.measure(home, SHOWN, JUDGED)[1] is True
+    assert home.drift_run(JUDGED).is_file()
     assert home.drift(JUDGED).read_bytes() == before
 
 
 def test_a_day_on_which_nothing_was_served_says_so(shop: Shop) -> None:
     verdict = measured(shop[0], [])
     assert (verdict["model"], verdict["fields"], verdict["drifted"]) == (None, {}, [])
+    assert not shop[0].drift_run(JUDGED).exists()
+    assert drift.measure(shop[0], SHOWN, JUDGED)[1] is False
     assert "Nothing was served" in shop[0].drift_report(JUDGED).read_text()
     assert drift_page.markdown(verdict).startswith("Nothing was served")
 
@@ -252,6 +257,10 @@ def test_the_check_warns_with_the_fields(shop: Shop) -> None:
     result = dg.materialize([asset, drift.no_field_drifted], partition_key=JUDGED, resources={"project": project})
     (check,) = result.get_asset_check_evaluations()
     assert (result.success, check.passed, check.severity) == (True, False, dg.AssetCheckSeverity.WARN)
+    assert str(check.description).startswith("2 fields drifted. Read the day's report (`make reports`")
+    (made,) = result.asset_materializations_for_node("drift")
+    assert "| **drift** | 2 of 10 fields: history_length_view, history_length_buy |" in str(made.metadata["overview"].value)
+    assert str(made.metadata["run"].value).endswith(f"{shop[0].drift_project.name}/reports/{shop[0].drift_run(JUDGED).stem}")
     assert check.metadata["actual"].value == f"{JUDGED}: history_length_view, {JUDGED}: history_length_buy"
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -301,6 +302,10 @@ def test_the_asset_and_its_checks_run_in_dagster(home: Home, tmp_path: Path) -> 
     assert made.metadata["page"].value == str(home.verdict_page(JUDGED))
     table = str(made.metadata["numbers"].value)
     verdict = evaluation.read(home, JUDGED)
+    ours = verdict["models"][verdict["challenger"]["name"]]
+    assert made.metadata["mean_auc"].value == pytest.approx((ours["click"]["auc"] + ours["buy"]["auc"]) / 2)
+    difference = verdict["comparisons"]["popularity"]["mean"]["difference"]
+    assert made.metadata["mean_difference_to_popularity"].value == difference
     m = verdict["models"]["popularity"]["click"]
     assert f"| click | popularity | {m['auc']:.4f} |" in table
     assert f"| {m['gauc']:.4f} ({round(100 * m['gauc_users_share'])}%, {round(100 * m['gauc_rows_share'])}%) |" in table
@@ -308,7 +313,9 @@ def test_the_asset_and_its_checks_run_in_dagster(home: Home, tmp_path: Path) -> 
     checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
     assert checks["finite_metrics"].passed
     assert checks["challenger_beats_popularity"].passed == verdict["promote"]
-    assert checks["challenger_beats_popularity"].description == verdict["reasons"][0]
+    told = str(checks["challenger_beats_popularity"].description)
+    assert told.startswith(verdict["reasons"][0])
+    assert ("training.epochs" in told) == (not verdict["promote"]), "a check that fails says what to do"
 
 
 class _Told(Project):
@@ -387,6 +394,31 @@ def test_the_page_fetches_nothing_and_runs_nothing(shown: dict[str, Any]) -> Non
     assert all(reference.startswith("#") for reference in reader.refers)
     assert not {"script", "link", "iframe", "img", "object", "form"} & set(reader.tags)
     assert page == verdict_page.render(shown)
+
+
+def test_the_page_leads_to_the_runs_and_is_made_again_when_they_or_the_words_change(home: Home) -> None:
+    home.verdict(JUDGED).unlink(missing_ok=True)
+    evaluation.evaluate(home, TERMS, JUDGED, run="0a1b2c3d-run")
+    path = home.verdict_page(JUDGED)
+    reader = _Reader()
+    reader.feed(path.read_text())
+    links = [reference for reference in reader.refers if not reference.startswith("#")]
+    assert "http://127.0.0.1:3000/runs/0a1b2c3d-run" in links
+    assert all(link.startswith("http://127.0.0.1:3000/") for link in links)
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    assert not evaluation.evaluate(home, TERMS, JUDGED, run="another")[1]
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    manifest = lake.require(home, "verdict", JUDGED)
+    lake.write_json(home.manifest("verdict", JUDGED), asdict(manifest) | {"run": "another"})
+    assert not evaluation.evaluate(home, TERMS, JUDGED)[1]
+    assert "/runs/another" in path.read_text()
+
+
+def test_the_page_says_in_words_what_an_auc_is(shown: dict[str, Any]) -> None:
+    text = " ".join(read_page(shown).text.split())
+    for task in ("click", "buy"):
+        told = ", ".join(f"{model} {tasks[task]['auc']:.1%}" for model, tasks in shown["models"].items())
+        assert f"one with {task} and one without, the one with it is ranked higher so often: {told}." in text
 
 
 def test_the_page_says_who_why_and_how_much(shown: dict[str, Any]) -> None:

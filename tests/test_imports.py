@@ -28,12 +28,12 @@ NEVER = {
 """Package → libraries that it must not import."""
 
 FLOW = (
-    *("lake", "parquet", "project", "reading", "parsing", "validation", "ledger", "splitting", "limits", "sides"),
+    *("lake", "parquet", "project", "columns", "reading", "parsing", "validation", "ledger", "splitting", "limits", "sides"),
     *("profile", "roles", "draft"),
     *("tally", "plausibility", "ingest", "acceptance"),
     *("histories", "samples", "past", "world", "simulator", "training", "trial", "registry"),
-    *("verdict_charts", "verdict_page", "evaluation", "served", "asking", "packaging", "replay"),
-    *("predictions", "outcomes", "drift_bins", "drift_page", "drift"),
+    *("verdict_charts", "verdict_origin", "verdict_page", "evaluation", "served", "asking", "packaging", "replay"),
+    *("predictions", "outcomes", "overview", "drift_bins", "drift_page", "drift_runs", "drift"),
 )
 """Modules of `assets` in the order that data flows: each imports earlier ones only."""
 

@@ -196,7 +196,9 @@ def test_a_day_is_measured_as_counting_its_rows_does(tmp_path: Path) -> None:
 
 def test_a_text_has_no_range(tmp_path: Path) -> None:
     """Its numbers are hashes: only how many there are can be told."""
-    text = TOML.replace('item = "i"', 'item = "i"\ntext = ["item"]').replace('"c"\n[beh', '{ column = "c", kind = "text" }\n[beh')
+    text = TOML.replace('item = "i"', 'item = "i"\ntext = ["item"]').replace(
+        '"c"\n[beh', '{ column = "c", kind = "text" }\n[beh'
+    )
     (tmp_path / "shop.toml").write_text(text)
     terms = load(tmp_path / "shop.toml")
     put(tmp_path, *(rows(day, item=(-1) ** day * 10 ** (3 * day)) for day in range(1, 6)))
