@@ -16,6 +16,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import random
 import shutil
 import time
@@ -113,7 +114,10 @@ def key_of(log: Log, model: str, setting: Setting, terms: Record) -> Record:
 
 
 def trial(log: Log, model: str, setting: Setting, terms: Record, scratch: Path) -> Record:
-    """Train once and say how it went; a trial that was cut off goes on from its last epoch, found in `scratch`."""
+    """Train once and say how it went.
+
+    A trial that was cut off goes on from its last epoch, kept in `scratch`; its seconds are then those of the rest.
+    """
     asked = {**terms, "learning_rate": setting["learning_rate"], "embedding_decay": setting["embedding_decay"]}
     contract = log.contract.model_copy(update={"training": log.contract.training.model_copy(update=asked)})
     recipe = replace(RECIPES[model], width=contract.training.width, embedding_std=setting["embedding_std"])
@@ -157,10 +161,13 @@ def kept(results: Path) -> list[Record]:
 def keep(results: Path, record: Record) -> None:
     """Add one trial to the file; two searches that run side by side (of different models) do not lose each other's."""
     results.parent.mkdir(parents=True, exist_ok=True)
-    with results.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        about = {"what": "python -m benchmarks.search", "grid": GRID, "order_seed": ORDER_SEED}
+    about = {"what": "python -m benchmarks.search", "grid": GRID, "order_seed": ORDER_SEED}
+    folder = os.open(results.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         lake.write_json(results, {**about, "trials": [*kept(results), record]})
+    finally:
+        os.close(folder)
 
 
 def done(records: Sequence[Record], key: Record, *, any_code: bool = False) -> Record | None:
