@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 import ibis
@@ -87,20 +88,26 @@ def code() -> str:
 
 
 def read(home: Home, file: str) -> Split | None:
-    """The split of a file, None when there is none or a piece of it is gone."""
-    folder = home.split(file)
-    if not (folder / "split.json").is_file():
-        return None
-    done = Split(**json.loads((folder / "split.json").read_text()))
-    whole = all((folder / f"day={day}.parquet").is_file() for day in done.valid) and (folder / "bad.parquet").is_file()
-    return done if whole else None
+    """The split of a file, None when there is none."""
+    path = home.split(file) / "split.json"
+    return _read(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+@lru_cache(maxsize=10_000)
+def _read(path: Path, written: int) -> Split:
+    """Read once for each time it was written: a range of days asks for every file's split again with every day."""
+    return Split(**json.loads(path.read_text()))
+
+
+def _whole(folder: Path, done: Split) -> bool:
+    return all((folder / f"day={day}.parquet").is_file() for day in done.valid) and (folder / "bad.parquet").is_file()
 
 
 def split(home: Home, contract: Contract, path: Path, file: str, first_seen: datetime) -> tuple[Split, bool]:
     """Split a file by day unless that was done under the same contract and code; (its counts, whether work was done)."""
     told = Split(terms(contract, first_seen), code())
     before = read(home, file)
-    if before and (before.contract, before.code) == (told.contract, told.code):
+    if before and (before.contract, before.code) == (told.contract, told.code) and _whole(home.split(file), before):
         return before, False
     span = reading.Span.of(contract, _newest(contract, first_seen))
     with lake.replacing(home.split(file)) as folder, spilling(home) as (con, scratch):
