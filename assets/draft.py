@@ -155,10 +155,12 @@ def _by_hour(block: Any, columns: Sequence[str], contract: Contract, column: str
         value = fields(t.text, source.delimiter)[list(columns).index(column)]
     else:
         value = json_fields(t.text, [column])[0] if source.format == "jsonl" else t[column]
+    t = t.select(value=value)
+    t = t.select(value=written(t.value))  # one step after another: an expression that is used twice is compiled twice
     if contract.time.kind == "date":
-        hour = reading.day_number(written(value), contract) * 24
+        hour = reading.day_number(t.value, contract) * 24
     else:
-        hour = reading.moment(written(value), contract, reading.Span.of(contract, contract.calendar.first_day)) // HOUR_MS
+        hour = reading.moment(t.value, contract, reading.Span.of(contract, contract.calendar.first_day)) // HOUR_MS
     return t.group_by(hour=hour).agg(rows=ibis._.count())
 
 

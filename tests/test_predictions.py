@@ -135,8 +135,8 @@ def test_a_day_without_lines_is_an_empty_partition_of_the_same_columns(home: Hom
 
 
 def test_a_field_that_would_hide_a_column_is_refused_by_name(home: Home) -> None:
-    clashing = logs.contract(logs.EXPOSURES, user_features={"rank": "level"})
-    with pytest.raises(ValueError, match=r"columns \['rank'\] would be there twice; rename"):
+    clashing = logs.contract(logs.EXPOSURES, user_features={"p_click": "level"})
+    with pytest.raises(ValueError, match=r"columns \['p_click'\] would be there twice; rename"):
         predictions.land(home, clashing, DAY)
 
 

@@ -281,7 +281,7 @@ EVENT = {"user_id": 2, "item_id": 101, "behaviour": "view", "time": NOON}
 @pytest.mark.parametrize(
     ("change", "field", "reason"),
     [
-        ({"user_id": "2"}, "user_id", "Expected `int`, got `str`"),
+        ({"user_id": "2"}, "user_id", "'2' is not a whole number"),
         ({"user_id": None}, "user_id", "got `null`"),
         ({"user_id": True}, "user_id", "got `bool`"),
         ({"user_id": 2**63}, "user_id", "<= 9223372036854775807"),
@@ -350,7 +350,12 @@ def test_only_a_replay_is_told_the_time(home: Home, ranker: artifact.NeuralRanke
         (b'{"user_id": 1e999, "item_ids": [1]}', JSON, "user_id", "out of range"),
         (b'{"user_id": 1, "item_ids": [1]} {}', JSON, "body", "trailing"),
         (b'{"\xff": 1}', JSON, "body", "is not JSON in UTF-8"),
-        (b'{"user_id": 1, "item_ids": [1], "context": {"position": ' + b"[" * 100_000, JSON, "context[...][0]", "got `array`"),
+        (
+            b'{"user_id": 1, "item_ids": [1], "context": {"position": ' + b"[" * 100_000,
+            JSON,
+            "context[...][0][0]",
+            "got `array`",
+        ),
         (b" " * (MOST_BYTES + 1), JSON, "body", f"longer than {MOST_BYTES} bytes"),
         (json.dumps(VALID).encode(), {"content-type": "text/plain"}, "content-type", "send application/json"),
         (json.dumps(VALID).encode(), {}, "content-type", "is 'nothing'"),
