@@ -292,7 +292,8 @@ def finite_metrics(context: dg.AssetCheckExecutionContext, project: Project) -> 
 def challenger_beats_popularity(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
     with explained():
         passed, why = against_popularity(read(project.home, context.partition_key))
-    remedy = "" if passed else f" {WORSE_THAN_POPULARITY}"
+    judged = any(c["judged"] for c in read(project.home, context.partition_key)["comparisons"].get("popularity", {}).values())
+    remedy = f" {WORSE_THAN_POPULARITY}" if judged and not passed else ""
     return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=f"{why}{remedy}")
 
 

@@ -162,7 +162,7 @@ def _rules(home: Home, days: list[str]) -> dict[str, Broken]:
 
 
 def _speed(home: Home, contract: Contract, sampled: list[str], calendar: list[str]) -> tuple[dict[str, float], str]:
-    """Samples a second of each candidate over one small epoch; and why there is none."""
+    """Samples a second of each candidate over a small epoch; and why there is none."""
     from models import config, training, window
 
     if not sampled:
@@ -173,15 +173,14 @@ def _speed(home: Home, contract: Contract, sampled: list[str], calendar: list[st
     requests = window.read_requests(home, contract, sampled)
     sizes = requests.offsets[1:]
     some = requests.take(np.arange(int((sizes <= TRAINED).sum()) or 1))
-    short = contract.model_copy(update={"training": contract.training.model_copy(update={"epochs": 1})})
+    short = contract.model_copy(update={"training": contract.training.model_copy(update={"epochs": 2, "patience": 2})})
     speed: dict[str, float] = {}
     for name in contract.training.candidates:
-        began = time.monotonic()
+        ended: list[float] = []  # the first epoch warms up; the second is timed, with the scoring after it
+        place, recipe = home.checkpoint(name, "trial"), config.named(name)
         try:
-            training.train(
-                config.RECIPES[name], short, some, some, checkpoint=home.checkpoint(name, "trial"), report=lambda _: None
-            )
+            training.train(recipe, short, some, some, checkpoint=place, report=lambda _, to=ended: to.append(time.monotonic()))  # type: ignore[misc]
         except ValueError as error:
             return {}, str(error)
-        speed[name] = len(some) / (time.monotonic() - began)
+        speed[name] = len(some) / (ended[1] - ended[0])
     return speed, ""
