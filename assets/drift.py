@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from assets import drift_bins, drift_page, drift_runs, evaluation, lake, overview, registry, samples
+from assets.asking import Asking
 from assets.project import Project, explained
 from models.contract import Contract
 from models.home import Home
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # torch takes seconds, and most of what imports this module m
 CODE = (
     "assets/drift.py",
     "assets/drift_bins.py",
+    "assets/asking.py",
     "assets/drift_page.py",
     "assets/drift_runs.py",
     "models/artifact.py",
@@ -56,10 +58,9 @@ DRIFTED = (
     "Read the day's report (`make reports`, or the page that is linked on the asset): if the log or the service changed, mend "
     "that; if the world did, retrain for a later day: the model learns what is usual now"
 )
+Texts = Mapping[str, Mapping[int, str]]
+NO_TEXTS: Texts = {}
 BINNING: dict[str, Callable[..., drift_bins.Bins]] = {
-    "context": drift_bins.keys,
-    "item": drift_bins.keys,
-    "user": drift_bins.keys,
     "history": drift_bins.lengths,
     "unknown": drift_bins.unknown,
     "prediction": drift_bins.probabilities,
@@ -94,16 +95,23 @@ def measure(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bo
     inputs["outcomes"] = outcome.content if outcome and mature else "not mature"
     served = pq.read_table(home.predictions(day), partitioning=None).to_pandas()
     tag = _most(served["model"])
-    ranker, judged_day, days = None, None, []
+    ranker, judged_day, days, unread = None, None, [], ""
     if tag:
-        ranker, judged_day = artifact.load(registry.artifact(home, tag)), tag.split(":")[1][:10]
+        judged_day = tag.split(":")[1][:10]
+        try:
+            ranker = artifact.load(registry.artifact(home, tag))
+        except artifact.OtherVersion as error:  # served by its bento's own copy of the code; measured it cannot be
+            unread = str(error)
+        inputs["model"] = tag
+    if ranker is not None and judged_day is not None:
         days = ranker.contract.training_days(judged_day)
-        inputs |= samples.window_inputs(home, ranker.contract, days) | {"model": tag}
-    if not home.drift_report(day).is_file() or (tag and not home.drift_run(day).is_file()):
+        inputs |= samples.window_inputs(home, ranker.contract, days)
+    if not home.drift_report(day).is_file() or (ranker is not None and not home.drift_run(day).is_file()):
         home.drift(day).unlink(missing_ok=True)  # page and run are made with the numbers
 
     def make(path: Path) -> dict[str, Any]:
         verdict: dict[str, Any] = {"day": day, "model": tag, "judged_day": judged_day, "fields": {}, "drifted": []}
+        verdict["unread"] = unread
         verdict["served"] = outcome.detail["served"] if outcome and mature else {}
         verdict["judged"] = _judged(home, tag)
         details = ""
@@ -112,7 +120,8 @@ def measure(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bo
             verdict["rows"] = {"served": len(mine), "others": len(served) - len(mine), "users": int(mine["user"].nunique())}
             window = reference(home, ranker, days)
             share = contract.monitoring.drift_share
-            fields, snapshot = compare(ranker.contract, window, online(ranker, mine), share, day=day)
+            texts = Asking.of_days(home, ranker.contract, days).texts
+            fields, snapshot = compare(ranker.contract, window, online(ranker, mine), share, day=day, texts=texts)
             details = snapshot.get_html_str(False)
             drift_runs.save(home, contract, kinds(ranker.contract), day, snapshot)
             verdict["fields"] = {name: asdict(f) for name, f in fields.items()}
@@ -207,16 +216,22 @@ def _frame(ranker: "NeuralRanker", requests: Requests) -> pd.DataFrame:
 
 
 def compare(
-    contract: Contract, reference: Mapping[str, pd.DataFrame], served: pd.DataFrame, drift_share: float, *, day: str
+    contract: Contract,
+    reference: Mapping[str, pd.DataFrame],
+    served: pd.DataFrame,
+    drift_share: float,
+    *,
+    day: str,
+    texts: Texts = NO_TEXTS,
 ) -> tuple[dict[str, Field], "Snapshot"]:
     """(the verdict on each column, drifted ones first; Evidently's run of `day`). Frames as `reference` and
-    `online` give them."""
+    `online` give them; `texts`: field of kind text → key → what is written for it."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import DriftedColumnsCount, ValueDrift
 
     columns = kinds(contract)
     sides = {n: [f[n].to_numpy(_type(kind)) for f in (reference[kind], served)] for n, kind in columns.items()}
-    bins = {name: BINNING[kind](*sides[name]) for name, kind in columns.items()}
+    bins = {name: _binned(contract, texts, name, kind, *sides[name]) for name, kind in columns.items()}
     users = {kind: frame["user"].nunique() for kind, frame in [*reference.items(), ("served", served)]}
     chance = {kind: 1 / users["served"] + 1 / users[kind] for kind in reference}
     dead = {n for n, kind in columns.items() if kind == "history" and _dead(sides[n][0], sides[n][1], users["served"])}
@@ -247,6 +262,17 @@ def compare(
         )
     ordered = dict(sorted(fields.items(), key=lambda f: (not f[1].drifted, f[1].threshold - f[1].score)))
     return ordered, snapshot
+
+
+def _binned(contract: Contract, texts: Texts, column: str, kind: str, before: Any, now: Any) -> drift_bins.Bins:
+    columns = (*contract.context_columns, *contract.item_columns, *contract.user_columns)
+    fields = (*contract.context_fields, *contract.item_fields, *contract.user_fields)
+    field = dict(zip(columns, fields, strict=True)).get(column)
+    if field is None:
+        return BINNING[kind](before, now)
+    if contract.kind(field) == "number":
+        return drift_bins.measures(before, now)
+    return drift_bins.keys(before, now, texts.get(field))
 
 
 def _type(kind: str) -> type:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.keys import key_numbers
 from models.requests import NULL_KEY, Ints
 
 TOP = 20
@@ -60,11 +62,33 @@ def lengths(reference: Ints, served: Ints) -> Bins:
     return _between(names, edges, reference, served)
 
 
-def keys(reference: Ints, served: Ints) -> Bins:
-    """The TOP most frequent keys of the reference (of equal ones the smaller), then 'other'; a missing key is one of them."""
+def measures(reference: Ints, served: Ints) -> Bins:
+    """Keys of measures: those missing, then deciles of the measures that the reference has; fewer where many are equal."""
+    values = [key_numbers(side) for side in (reference, served)]
+    known = [side[~np.isnan(side)] for side in values]
+    if not len(known[0]):
+        return keys(reference, served)
+    inner = probabilities(*known)
+    return Bins(
+        ["missing", *inner.names], *(_with_missing(v, p) for v, p in zip(values, (inner.reference, inner.served), strict=True))
+    )
+
+
+def _with_missing(values: NDArray[np.float64], places: Ints) -> Ints:
+    """Place 0 for a missing measure, else one more than its place among the others."""
+    out = np.zeros(len(values), np.int64)
+    out[~np.isnan(values)] = places + 1
+    return out
+
+
+def keys(reference: Ints, served: Ints, texts: Mapping[int, str] | None = None) -> Bins:
+    """The TOP most frequent keys of the reference (of equal ones the smaller), then 'other'; a missing key is one of them.
+
+    `texts`: what the keys of texts stand for.
+    """
     distinct, counts = np.unique(reference, return_counts=True)
     kept = np.sort(distinct[np.lexsort((distinct, -counts))][:TOP])
-    names = ["missing" if key == NULL_KEY else str(key) for key in kept]
+    names = ["missing" if key == NULL_KEY else (texts or {}).get(int(key), str(key)) for key in kept]
     return Bins([*names, "other"], _places(kept, reference), _places(kept, served))
 
 

@@ -83,13 +83,15 @@ def _drifted(verdict: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 def _said(verdict: dict[str, Any]) -> str:
     if verdict["model"] is None:
         return f"Nothing was served on {verdict['day']}: there is nothing to compare."
+    if verdict["unread"]:
+        return f"What {verdict['model']} was asked on {verdict['day']} is not compared with its training: {verdict['unread']}."
     count, fields = len(verdict["drifted"]), len(verdict["fields"])
     return f"{count or 'None'} of {fields} fields of {verdict['day']} drifted from what {verdict['model']} was trained on."
 
 
 def _head(verdict: dict[str, Any]) -> str:
     out = f"<h1>Drift on {escape(verdict['day'])}</h1><p>{escape(_said(verdict))}</p>"
-    if verdict["model"] is None:
+    if verdict["model"] is None or verdict["unread"]:
         return out
     rows, window = verdict["rows"], verdict["window"]
     others = f" {rows['others']:,} rows of other models are not compared." if rows["others"] else ""

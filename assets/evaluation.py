@@ -15,10 +15,12 @@ from typing import Any
 import dagster as dg
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from assets import lake, registry, samples, training, verdict_charts, verdict_origin, verdict_page
 from assets.project import Project, explained
 from models import metrics
+from models.config import FORMAT
 from models.contract import Contract
 from models.home import Home
 from models.judgement import CHAMPION, LEVEL, MEAN, POPULARITY, decide, judge
@@ -51,9 +53,10 @@ def evaluate(home: Home, contract: Contract, judged_day: str, run: str = "") -> 
         inputs[name] = lake.require_current(home, name, judged_day).content
     reigning = registry.champion(home, before=judged_day)
     inputs[CHAMPION] = reigning.tag if reigning else "none"
-    theirs = _contract_of(home, reigning.tag) if reigning else contract
-    why_not = _incomparable(contract, theirs)
-    if not why_not:
+    theirs, why_not = _terms_of(home, reigning.tag) if reigning else (contract, "")
+    if theirs is not None:
+        why_not = _incomparable(contract, theirs)
+    if theirs and not why_not:
         inputs |= samples.window_inputs(home, _read_by(contract, theirs), [judged_day])
 
     def make(path: Path) -> dict[str, Any]:
@@ -159,15 +162,22 @@ def _verdict(
     }
 
 
-def _contract_of(home: Home, tag: str) -> Contract:
-    """The contract that a stored model was trained on, without its weights."""
+def _terms_of(home: Home, tag: str) -> tuple[Contract | None, str]:
+    """The contract that a stored model was trained on, without its weights; or why today's code cannot score it."""
     path = registry.artifact(home, tag) / "spec.json"
     try:
-        return Contract.model_validate(json.loads(path.read_text())["contract"])
+        spec = json.loads(path.read_text())
+        made, contract = spec["format"], spec["contract"]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{path}: holds no contract ({error}); materialise packaged_model of its judged day again, or mend the file"
         ) from None
+    if made != FORMAT:
+        return None, f"it is of format {made}, and this version of the program reads {FORMAT}; it is served until another wins"
+    try:
+        return Contract.model_validate(contract), ""
+    except ValidationError as error:
+        return None, f"its contract is of another version of the program ({error.error_count()} keys)"
 
 
 def _read_by(contract: Contract, theirs: Contract) -> Contract:

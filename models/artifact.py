@@ -22,7 +22,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from models.batches import Loader
-from models.config import Recipe
+from models.config import FORMAT, Recipe
 from models.contract import Contract
 from models.embeddings import Shape
 from models.network import Network
@@ -30,8 +30,11 @@ from models.requests import Requests
 from models.training import Trained, predict
 from models.vocabulary import Vocabulary
 
-FORMAT = 2
 REMEDY = "retrain the model, or take the folder from the registry again"
+
+
+class OtherVersion(ValueError):
+    """An artifact that another version of the program wrote, and this one cannot read."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def load(folder: Path) -> NeuralRanker:
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
-    """spec.json of the artifact in `folder`. Raises ValueError when it cannot be read, or not by this version."""
+    """spec.json of the artifact in `folder`. Raises ValueError when it cannot be read, OtherVersion when not by this one."""
     path = folder / "spec.json"
     try:
         spec: Any = json.loads(path.read_text())
@@ -108,7 +111,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
     if not isinstance(spec, dict):
         raise ValueError(f"{path}: not an object; {REMEDY}")
     if spec.get("format") != FORMAT:
-        raise ValueError(f"{path}: format {spec.get('format')!r} came, {FORMAT} is what this version reads; {REMEDY}")
+        raise OtherVersion(f"{path}: format {spec.get('format')!r} came, {FORMAT} is what this version reads; {REMEDY}")
     return spec
 
 

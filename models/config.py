@@ -10,6 +10,9 @@ from pydantic.dataclasses import dataclass
 
 from models import names
 
+FORMAT = 2
+"""Of an artifact's files: raised when today's code cannot read yesterday's."""
+
 Size = Annotated[int, Field(ge=1)]
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from assets import drift, drift_bins, drift_page, lake, outcomes, predictions, registry
 from models import artifact
 from models.home import Home
+from models.keys import number_keys, text_key
 from models.requests import NULL_KEY
 from models.window import read_requests
 from tests import inbox, logs
@@ -235,6 +236,16 @@ def test_the_page_opens_offline_and_puts_outcomes_beside_what_was_judged(shop: S
     assert home.drift(JUDGED).read_bytes() == before
 
 
+def test_what_a_model_of_another_version_served_is_told_and_not_compared(shop: Shop) -> None:
+    home = shop[0]
+    path = registry.artifact(home, shop[2]) / "spec.json"
+    path.write_text(path.read_text().replace(f'"format": {artifact.FORMAT}', '"format": 1'))
+    verdict = measured(home, told(shop))
+    assert (verdict["model"], verdict["fields"]) == (shop[2], {})
+    assert "format 1 came" in home.drift_report(JUDGED).read_text()
+    assert drift.measure(home, SHOWN, JUDGED)[1] is False
+
+
 def test_a_day_on_which_nothing_was_served_says_so(shop: Shop) -> None:
     verdict = measured(shop[0], [])
     assert (verdict["model"], verdict["fields"], verdict["drifted"]) == (None, {}, [])
@@ -318,3 +329,20 @@ def test_thinning_keeps_whole_requests_evenly(shop: Shop, monkeypatch: pytest.Mo
         assert len(kept.time) < 4 or latest > 0.7 * len(requests.time)  # spread to the end, not the first ones
         pairs = set(zip(requests.user[:, 0], requests.time, np.diff(requests.offsets), strict=True))
         assert set(zip(kept.user[:, 0], kept.time, np.diff(kept.offsets), strict=True)) <= pairs
+
+
+def test_a_measure_has_bins_of_its_own_size_and_a_text_its_own_name() -> None:
+    values = np.random.default_rng(0).lognormal(size=1000)
+    values[:50] = np.nan
+    bins = drift_bins.measures(number_keys(values), number_keys(np.array([np.nan, 1e9, 1e-9])))
+    told = np.sort(values[~np.isnan(values)])
+    assert bins.names[0] == "missing"
+    assert len(bins.names) == 11
+    assert bins.served.tolist() == [0, 10, 1]
+    counts = np.bincount(bins.reference, minlength=11)
+    assert counts[0] == 50
+    assert counts[1:].min() >= 90
+    assert bins.names[1] == f"below {np.quantile(told, 0.1):.3g}"
+    keys = np.array([text_key("Times")] * 3 + [text_key("Post")] * 2)
+    named = drift_bins.keys(keys, keys, {text_key(t): t for t in ("Times", "Post")})
+    assert named.shares()[0] == {"Times": 0.6, "Post": 0.4, "other": 0.0}

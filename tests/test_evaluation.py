@@ -224,6 +224,24 @@ def test_a_champion_of_another_contract_is_not_compared_and_it_is_said(home: Hom
     assert tag in home.verdict_page(JUDGED).read_text()
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"format": 1}, "it is of format 1, and this version of the program reads 2"),
+        ({"contract": {"name": "shown", "colour": "red"}}, "its contract is of another version of the program"),
+    ],
+)
+def test_a_champion_of_another_version_does_not_stop_the_line(home: Home, change: dict[str, Any], reason: str) -> None:
+    path = home.model("mmoe", FIRST) / "spec.json"
+    tag = crown(home, "mmoe", FIRST, FIRST)
+    stored = registry.artifact(home, tag) / "spec.json"
+    stored.write_text(json.dumps(json.loads(path.read_text()) | change))
+    evaluation.evaluate(home, TERMS, JUDGED)
+    verdict = json.loads(home.verdict(JUDGED).read_text())
+    assert "champion" not in verdict["models"]
+    assert verdict["reasons"][1].startswith(f"The champion {tag} could not be compared: {reason}")
+
+
 def _rename_table(folder: Path, old: str, new: str) -> None:
     from safetensors.numpy import load_file, save_file
 
