@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from assets import samples, simulator
 from benchmarks import search as searching
 from benchmarks import worlds
-from benchmarks.search import GRID, Log, done, kept, key_of, mean_ranks, search, settings, show
+from benchmarks.search import SETTINGS, Log, done, kept, key_of, mean_ranks, search, settings, show
 from benchmarks.worlds import World
 from models import window
 from models.config import RECIPES
@@ -140,20 +140,24 @@ def test_other_code_counts_only_when_asked_for(logs: list[Log]) -> None:
     assert done([record], key, any_code=True) == record
 
 
-def test_settings_are_a_fixed_order_of_the_whole_grid_with_the_defaults_first() -> None:
-    every = settings(36)
-    assert len({json.dumps(s) for s in every}) == 36
-    assert all({s[name] for s in every} == set(values) for name, values in GRID.items())
+def test_every_model_tries_the_same_settings_in_one_written_order() -> None:
+    every = settings(len(SETTINGS))
+    assert len({json.dumps(s) for s in every}) == len(SETTINGS)
+    assert every[0] == {"learning_rate": 2e-3, "embedding_decay": 3e-2, "embedding_std": 0.1}
+    assert settings(5) == every[:5]
+    for wrong in (0, len(SETTINGS) + 1):
+        with pytest.raises(ValueError, match=f"{wrong} trials were asked for; {len(SETTINGS)} settings are written"):
+            settings(wrong)
+
+
+def test_the_defaults_are_a_setting_that_was_tried() -> None:
     training, recipe = load("simulated").training, RECIPES["dtrn"]
-    assert every[0] == {
+    chosen = {
         "learning_rate": training.learning_rate,
         "embedding_decay": training.embedding_decay,
         "embedding_std": recipe.embedding_std,
     }
-    assert settings(5) == every[:5]
-    for wrong in (0, 37):
-        with pytest.raises(ValueError, match=f"{wrong} trials were asked for; the grid has 36"):
-            settings(wrong)
+    assert chosen in settings(len(SETTINGS))
 
 
 def test_ranks_are_means_over_logs_and_models_with_ties_shared() -> None:
