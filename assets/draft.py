@@ -194,7 +194,7 @@ def _zone(counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
     cut = (opens + 12) % 24 - 12
     local = moment.kind == "timestamp" and "Z" not in moment.evidence and "UTC" not in (moment.format or "")
     if local and "%z" not in (moment.format or ""):
-        return "UTC", f"the times are as written; least happens at {quiet}:00"
+        return "UTC", f"no zone is written: read as they stand (least happens at {quiet}:00); name the log's own"
     if opens == ends and abs(cut - ahead) <= 3:
         return _named(cut), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
     zone = _named(ahead)
@@ -422,6 +422,7 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
             yield f"length = {LONG if place == 0 else SHORT}"
         for name, condition in found.labels.items():
             yield f"\n[tasks.{name}]\nlabel = {_quoted(condition)}"
+        yield from _weights(list(found.labels))
         return
     named: dict[str, list[tuple[str, int]]] = {"event": []}
     if found.behaviour:
@@ -437,11 +438,21 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
         if values:
             yield _line("values", str([v for v, _ in values]).replace("'", '"'), f"{count:,} of the rows seen")
         yield f"length = {LONG if count == most else SHORT}"
+    tasks = []
     for name, values in named.items():
         if values and sum(n for _, n in values) < min(RARE, most):
             yield f"\n# no task for {name}: too rare to learn from in the rows seen"
             continue
+        tasks.append(name)
         yield f"\n[tasks.{name}]\nbehaviours = [{_quoted(name)}]\nhorizon_hours = 24"
+    yield from _weights(tasks)
+
+
+def _weights(tasks: Sequence[str]) -> Iterator[str]:
+    yield "\n[serving.weights]                 # of the tasks in the score that /rank sorts by: yours to say"
+    for name in tasks:
+        unwanted = roles.UNWANTED.search(name)
+        yield _line(name, "-1", "sounds unwanted: taken off the score") if unwanted else f"{name} = 1"
 
 
 def _line(key: str, value: str, evidence: str) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from assets.profile import Column, Profile, kind_of
 from assets.reading import ISO_DATE, ISO_OFFSET, ISO_TIME
+from models.sections import CONDITION
 
 Ask = Callable[[str, str, Sequence[tuple[str, str]]], str]
 """(key of the answer, the question, possible answers each with its evidence) → the answer."""
@@ -31,6 +32,8 @@ NO_ID = re.compile(
     r"cat|brand|type|name|price|feature|duration|length|age|gender|title|count|num|score|tag|desc|_(ms|time|dt|date)$"
 )
 HAPPENED = re.compile(r"behav|event|action|activit|interaction|verb|(^|_)(type|op)($|_)")
+UNWANTED = re.compile(r"skip|dislike|hide|hidden|cancel|return|refund|report|block|remove|unfollow|unlike|uninterest|bounce")
+"""Words for what a ranking should lead to less of."""
 FEEDBACK = re.compile(
     r"click|like|follow|comment|forward|share|long_view|buy|bought|purchas|cart|conver|order|read|finish|favou?rite|collect"
     r"|download|install|label|watched|played|booked"
@@ -39,7 +42,7 @@ RATED = re.compile(r"rating|stars|(^|_)score($|_)")
 MEANT = {
     "view": {"pv", "view", "views", "click", "clicks", "impression", "pageview", "page_view", "product_view", "detail"},
     "cart": {"cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "atc"},
-    "favourite": {"fav", "favorite", "favourite", "like", "wishlist", "collect", "bookmark"},
+    "favourite": {"fav", "favorite", "favourite", "wishlist", "collect", "bookmark"},
     "buy": {"buy", "purchase", "purchased", "transaction", "order", "conversion", "pay", "checkout"},
 }
 """Our name of a behaviour → words that logs use for it."""
@@ -251,11 +254,10 @@ def _labels(columns: list[Column], seen: Profile, evidence: dict[str, str]) -> d
             condition, rate = f"{column.name} >= {least:g}", float((high >= least).mean())
         else:
             continue
-        if not re.fullmatch(r"[A-Za-z_]\w*", column.name):
-            raise ValueError(
-                f"column '{column.name}' looks like a label, and a condition takes a plain name; rename the column"
-            )
-        ours = name.removeprefix("is_").removeprefix("has_")
+        if not CONDITION.match(condition):
+            raise ValueError(f"column '{column.name}' looks like a label, and a condition takes no blanks or signs; rename it")
+        ours = plain(column.name.rsplit("/", 1)[-1]).removeprefix("is_").removeprefix("has_")
+        ours = name if ours in found else ours
         found[ours] = condition
         evidence[f"label {ours}"] = f"{rate:.2%} of the rows seen"
     return found

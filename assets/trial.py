@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,7 @@ class Broken:
     """Rows that break a rule: how many, and the first of them."""
 
     rows: int
+    file: str
     line: int
     detail: str
     raw: str
@@ -58,7 +59,7 @@ class Trial:
 
 def attempt(contract: Contract, source: str, now: datetime) -> Trial:
     """Read, sample and train a little. Raises ValueError when the log cannot be read at all."""
-    with TemporaryDirectory() as name, _cut(contract, source, Path(name) / "log") as (log, share):
+    with TemporaryDirectory() as name, _cut(contract, source, Path(name) / "log") as (log, share, named):
         home = Home(Path(name) / "home", contract.name)
         accepted = ingest.accept(home, contract, str(log), now)
         days = sorted({day for a in accepted for day in a.split.valid})
@@ -76,7 +77,7 @@ def attempt(contract: Contract, source: str, now: datetime) -> Trial:
             rows_in=sum(a.split.rows_in for a in accepted),
             valid=sum(a.split.rows_valid for a in accepted),
             share=share,
-            rules=_rules(home, days),
+            rules=_rules(home, days, named),
             days={day: sum(a.split.valid.get(day, 0) for a in accepted) for day in days},
             sides={e: (told.used, told.rows_in) for e in sides.of(contract) if (told := sides.read(home, e))},
             samples=sum(m.counts["samples"] for m in mature),
@@ -93,8 +94,8 @@ def _unblocked(home: Home, manifest: lake.Manifest) -> None:
 
 
 @contextmanager
-def _cut(contract: Contract, source: str, folder: Path) -> Iterator[tuple[Path, float]]:
-    """A folder with the log's first rows and its side tables, and the share of the log's bytes that those rows are."""
+def _cut(contract: Contract, source: str, folder: Path) -> Iterator[tuple[Path, float, dict[str, str]]]:
+    """A folder with the log's first rows and its side tables, the share of its bytes that those rows are, and copy → file."""
     folder.mkdir()
     paths, _ = parsing.named(source, contract)
     for entity, side in sides.of(contract).items():
@@ -103,16 +104,17 @@ def _cut(contract: Contract, source: str, folder: Path) -> Iterator[tuple[Path, 
             target = folder / path.relative_to(base.absolute())
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path)
-    left, read = ROWS, 0.0
+    left, read, named = ROWS, 0.0, {}
     suffix = {"csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}[contract.source.format]
     for number, path in enumerate(paths):
         if left <= 0:
             break
         target = folder / f"first-rows-{number:06}{suffix}"
+        named[target.name] = path.name
         copied, share = (_first_rows if suffix == ".parquet" else _first_lines)(path, target, left)
         left -= copied
         read += share * path.stat().st_size
-    yield folder, read / max(sum(p.stat().st_size for p in paths), 1)
+    yield folder, read / max(sum(p.stat().st_size for p in paths), 1), named
 
 
 def _first_lines(path: Path, target: Path, count: int) -> tuple[int, float]:
@@ -148,17 +150,16 @@ def _first_rows(path: Path, target: Path, count: int) -> tuple[int, float]:
     return len(table), len(table) / max(file.metadata.num_rows, 1)
 
 
-def _rules(home: Home, days: list[str]) -> dict[str, Broken]:
+def _rules(home: Home, days: list[str], named: dict[str, str]) -> dict[str, Broken]:
     found: dict[str, Broken] = {}
     counts = Counter[str]()
     for day in (*days, UNKNOWN_DAY):
         for row in pq.read_table(home.quarantine(day), partitioning=None).to_pylist() if home.quarantine(day).is_file() else []:
             counts[row["rule"]] += 1
             place = row["line"] if row["line"] is not None else row["row"] or 0
-            found.setdefault(row["rule"], Broken(0, place, row["detail"] or "", row["raw"] or ""))
-    return {
-        rule: Broken(counts[rule], b.line, b.detail, b.raw) for rule, b in sorted(found.items(), key=lambda f: -counts[f[0]])
-    }
+            file = named.get(Path(row["file"]).name, row["file"])
+            found.setdefault(row["rule"], Broken(0, file, place, row["detail"] or "", row["raw"] or ""))
+    return {rule: replace(b, rows=counts[rule]) for rule, b in sorted(found.items(), key=lambda f: -counts[f[0]])}
 
 
 def _speed(home: Home, contract: Contract, sampled: list[str], calendar: list[str]) -> tuple[dict[str, float], str]:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from models import names
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
-CONDITION = re.compile(r"^\s*([A-Za-z_]\w*)\s*(?:(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
+CONDITION = re.compile(r"^\s*([A-Za-z_]\w*|/[^\s<>=!]+)\s*(?:(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
 CHARACTER = Field(",", min_length=1, max_length=1)
 
@@ -33,7 +33,9 @@ def _zone(value: str) -> str:
 
 def _condition(value: str) -> str:
     if not CONDITION.match(value):
-        raise ValueError(f"'{value}' is not a condition; a column ('is_click') or a comparison ('rating >= 4') is")
+        raise ValueError(
+            f"'{value}' is not a condition; a column ('is_click', '/said/click') or a comparison ('rating >= 4') is"
+        )
     return value
 
 
@@ -52,8 +54,8 @@ Condition = Annotated[str, AfterValidator(_condition)]
 def parse_condition(text: str) -> tuple[str, str, float]:
     """(column, operator, number) of a condition; a bare column means `column > 0`.
 
-    >>> parse_condition("rating >= 4"), parse_condition("is_click")
-    (('rating', '>=', 4.0), ('is_click', '>', 0.0))
+    >>> parse_condition("rating >= 4"), parse_condition("/feedback/clicked")
+    (('rating', '>=', 4.0), ('/feedback/clicked', '>', 0.0))
     """
     match = CONDITION.match(text)
     assert match, text

@@ -205,7 +205,9 @@ def serve(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, port: Port 
     console = Console(highlight=False)
     with served.start(place, reigning.bento, port=port, say=lambda text: console.print(f"  {text}", markup=False)) as service:
         console.print(f"{reigning.tag} answers, for example:", markup=False)
-        asked = '{"user_id": 1, "item_ids": [1, 2, 3]}'
+        user = '"somebody"' if "user" in contract.columns.text else "1"
+        items = '"this", "that"' if "item" in contract.columns.text else "1, 2, 3"
+        asked = f'{{"user_id": {user}, "item_ids": [{items}]}}'
         console.print(f"  curl -s {service.url}/rank -H 'content-type: application/json' -d '{asked}'", markup=False)
         console.print(f"  curl -s {service.url}/model", markup=False)
         console.print(f"Its log: {service.log}\nCtrl-C ends it.", markup=False)

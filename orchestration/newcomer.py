@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 import typer
 from rich.console import Console
@@ -83,19 +84,31 @@ def tell_trial(contract: Contract, path: str, log: str, console: Console) -> boo
             f"  [yellow]![/yellow] that is more than validation.max_bad_share allows ({contract.validation.max_bad_share:.0%})"
         )
     for rule, broken in found.rules.items():
-        console.print(f"    {broken.rows:,} × {rule}, first in row {broken.line}: {broken.detail}", markup=False)
+        place = f"{'row' if contract.source.format == 'parquet' else 'line'} {broken.line} of {broken.file}"
+        console.print(f"    {broken.rows:,} × {rule}, first in {place}: {broken.detail}", markup=False)
         console.print(f"      {broken.raw[:160]}", markup=False, style="dim")
     for entity, (used, rows) in found.sides.items():
         console.print(f"  {entity}_table: {used:,} {entity}s from {rows:,} rows")
     if volumes := {day: rows for day, rows in found.days.items() if day != EARLIER_DAY}:
         least, most = min(volumes.values()), max(volumes.values())
         console.print(f"  days {min(volumes)} to {max(volumes)}, {least:,} to {most:,} rows each", markup=False)
+        _tell_unusual(contract, found, volumes, console)
     _tell_samples(contract, found, console)
     if found.why_not:
         console.print(f"  [yellow]![/yellow] nothing could be learned from these rows: {escape(found.why_not)}")
         return False
     console.print(f"next:  make demo DATASET={path} LOG={log}", markup=False)
     return True
+
+
+def _tell_unusual(contract: Contract, found: trial.Trial, volumes: dict[str, int], console: Console) -> None:
+    """Days that the check on the volume would stop at, once they are over; the last one may be cut off by the trial itself."""
+    terms, whole = contract.checks.volume, {d: n for d, n in volumes.items() if found.share >= 1 or d != max(volumes)}
+    usual = median(whole.values()) if whole else 0
+    for day, rows in whole.items():
+        if day not in map(str, contract.checks.unusual_days) and not terms.smallest * usual <= rows <= terms.largest * usual:
+            told = f"{day} has {rows:,} rows, the median day {usual:,.0f}; if that is right (an outage, a sale)"
+            console.print(f"  [yellow]![/yellow] {told}: checks.unusual_days = [{day}]", highlight=False)
 
 
 def _tell_samples(contract: Contract, found: trial.Trial, console: Console) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.console import Console, Group
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from assets import evaluation, ingest, lake, packaging, registry
@@ -16,6 +17,7 @@ from models.home import Home
 from orchestration.progress import Step
 
 MEASURES = ("auc", "auc_low", "auc_high", "gauc", "logloss", "ece", "positives", "negatives")
+WIDEST = 200
 Summary = dict[str, Any]
 
 
@@ -91,11 +93,15 @@ def show(console: Console, home: Home, summary: Summary, *, serve: str) -> None:
     for name, text in told.items():
         if text:
             facts.add_row(f"[bold]{escape(name)}[/bold]", escape(text))
-    console.print(Group("", _measures(summary, evaluation.read(home, verdict["judged_day"])["models"]), "", facts))
+    measures = _measures(summary, evaluation.read(home, verdict["judged_day"])["models"])
+    # As wide as its figures are, which a task with a long name would else cut short.
+    measures.width = Measurement.get(console, console.options.update_width(WIDEST), measures).maximum
+    console.print(Group("", measures, ""), soft_wrap=True)
+    console.print(facts)
 
 
 def _measures(summary: Summary, models: dict[str, Any]) -> Table:
-    """One row per task and model of a verdict's `models`, narrow enough for a terminal of 80 columns."""
+    """One row per task and model of a verdict's `models`, for a terminal of 80 columns unless a task has a long name."""
     table = Table(
         title=f"{summary['dataset']}, judged on {summary['verdict']['judged_day']}",
         title_justify="left",

@@ -156,6 +156,38 @@ def test_nested_json_with_ratings_is_an_exposure_log(tmp_path: Path) -> None:
     assert {n: t.label for n, t in found.tasks.items()} == {"stars": "stars >= 4"}
 
 
+def feed(folder: Path, days: int = 3) -> tuple[Path, int]:
+    """JSON lines of impressions whose labels are nested keys, on `days` days; and how many of them were clicked."""
+    draws = random.Random(2)
+    start, clicks = datetime(2025, 3, 3, tzinfo=UTC), 0
+    with (folder / "log.jsonl").open("w") as file:
+        for n in range(days * 480):
+            clicked = draws.random() < 0.2
+            clicks += clicked
+            said = {"clicked": clicked, "dwell_ms": draws.randrange(9000) if clicked else 0}
+            row = {"reader": {"id": f"v{draws.randrange(30)}"}, "article": f"a{draws.randrange(50)}", "feedback": said}
+            file.write(json.dumps({**row, "at": (start + timedelta(minutes=3 * n)).isoformat()}) + "\n")
+    return folder / "log.jsonl", clicks
+
+
+def test_labels_that_are_nested_are_read_as_labels(tmp_path: Path) -> None:
+    source, clicks = feed(tmp_path)
+    contract, text = drafted(source, tmp_path)
+    assert {n: t.label for n, t in contract.tasks.items()} == {"clicked": "/feedback/clicked"}
+    contract = contract.model_copy(update={"training": contract.training.model_copy(update={"candidates": ("mmoe",)})})
+    assert "#   /feedback/dwell_ms: changes from row to row" in text, "what follows from the feedback is no input"
+    found = trial.attempt(contract, str(source), NOW)
+    assert (found.valid, found.samples, found.positives) == (1440, 1440, {"clicked": clicks})
+
+
+def test_what_sounds_unwanted_is_taken_off_the_score(tmp_path: Path) -> None:
+    source = shop(tmp_path / "log.csv")
+    source.write_text(source.read_text().replace("addtocart", "like").replace("purchase", "skip"))
+    contract, _ = drafted(source, tmp_path)
+    assert contract.serving.weights == {"view": 1, "like": 1, "skip": -1}
+    assert contract.behaviours["like"].values == ("like",)
+
+
 @pytest.mark.parametrize("mark", [",", "\t", ";", "|"])
 def test_separators_and_headers_are_seen(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "log.csv"
@@ -196,6 +228,22 @@ def test_a_check_reads_the_first_rows_only(tmp_path: Path, monkeypatch: pytest.M
     found = trial.attempt(contract, str(source), NOW)
     assert found.rows_in == 499, "the header is one of the lines"
     assert found.share == pytest.approx(500 / 1601, rel=0.05)
+
+
+def test_a_check_names_the_file_and_the_days_that_are_unusual(tmp_path: Path) -> None:
+    (folder := tmp_path / "logs").mkdir()
+    header, *rows = shop(tmp_path / "all.csv", days=5).read_text().splitlines()
+    rows = rows[:400] + rows[400:402] + rows[800:]
+    (folder / "a.csv").write_text("\n".join([header, *rows[:500]]) + "\n")
+    (folder / "b.csv").write_text("\n".join([header, *rows[500:], "1,2,3,view,never"]) + "\n")
+    contract, _ = drafted(folder, tmp_path)
+    contract = contract.model_copy(update={"training": contract.training.model_copy(update={"candidates": ("mmoe",)})})
+    told = Console(record=True, width=200)
+    newcomer.tell_trial(contract, "mine.toml", str(folder), told)
+    text = told.export_text()
+    assert f"first in line {len(rows) - 500 + 2} of b.csv: ts: 'never'" in text
+    assert re.findall(r"checks.unusual_days = \[(.*)\]", text) == ["2025-03-04"]
+    assert "2025-03-04 has 2 rows, the median day 400" in text
 
 
 def test_a_log_of_one_user_says_what_cannot_be_learned(tmp_path: Path) -> None:
