@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ def _first_lines(path: Path, target: Path, count: int) -> tuple[int, float]:
                 copied += 1
                 written += out.write(line)
             more = bool(file.read(1))
-    except (EOFError, OSError):  # cut off or damaged: the ingest of the file as it is says so
+    except (EOFError, OSError, zlib.error):  # cut off or damaged: the ingest of the file as it is says so
         target.unlink(missing_ok=True)
         shutil.copy(path, target)
         return count, 1.0
