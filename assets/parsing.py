@@ -311,8 +311,10 @@ def _plain(column: pa.Array) -> pa.Array:
         return column.cast(pa.float32())
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return column
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column  # 64 bits of them end with the year 2262
     if pa.types.is_timestamp(kind):
-        return _near(column, FAR_US // {"s": 1_000_000, "ms": 1000, "us": 1, "ns": 1}[kind.unit], pa.int64())
+        return _near(column, FAR_US // {"s": 1_000_000, "ms": 1000, "us": 1}[kind.unit], pa.int64())
     if pa.types.is_date(kind):
         return _near(column.cast(pa.date32()), FAR_DAYS, pa.int32())
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_decimal(kind):
