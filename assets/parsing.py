@@ -215,8 +215,8 @@ def _line_blocks(path: Path, packed: str | None) -> Iterator[pa.Table]:
             end = end or (b"\r" if b"\r" in data and b"\n" not in data else b"\n")
             cut = data.rfind(end) + 1
             carry = data[cut:]
-            if len(carry) > LONGEST_LINE:
-                where = number + data.count(end)
+            if max(len(carry), data.find(end)) > LONGEST_LINE:
+                where = number if data.find(end) > LONGEST_LINE else number + data.count(end)
                 raise Refused("unreadable_file", f"line {where} is longer than {LONGEST_LINE >> 20} MB: this is no log of rows")
             if cut:
                 yield (table := _lines(data[:cut], number, end))

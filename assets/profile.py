@@ -198,7 +198,7 @@ def profile(files: Sequence[Path]) -> Profile:
                 raise ValueError(f"{parsing.shown(path)}: {refused}") from None
             if seen >= ROWS:
                 break
-    rows = pa.concat_tables(tables).to_pandas()
+    rows = pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
     if not len(rows):
         raise ValueError(f"{files[0]}: none of its first lines has {len(names)} columns, as the first one has")
     return Profile(list(files), source, rows, {name: _column(rows[name]) for name in names}, seen < ROWS)
