@@ -73,11 +73,11 @@ def accept(home: Home, contract: Contract, source: str, seen: datetime) -> list[
     for path in paths:
         file = lake.content_hash(path)
         if file not in found:
-            entry = ledger.accept(home, file, str(path), seen)
+            entry = ledger.accept(home, file, parsing.shown(path), seen)
             split, fresh = splitting.split(home, contract, path, file, entry.first_seen)
             found[file] = Accepted(file, entry.name, split, fresh)
     sides.build(home, contract, source)
-    _withdraw_replaced(home, contract, {str(p) for p in paths}, set(found), seen)
+    _withdraw_replaced(home, contract, {parsing.shown(p) for p in paths}, set(found), seen)
     _settle_unknown(home, contract)
     return list(found.values())
 
@@ -257,7 +257,7 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
     counts = {name: sum(getattr(a.split, name) for a in accepted) for name in ("rows_in", "rows_valid", "rows_quarantined")}
     told: dict[str, Any] = {
         "files": [a.name for a in accepted],
-        "left_aside": [str(p) for p in aside],
+        "left_aside": [parsing.shown(p) for p in aside],
         "by_rule": dict(by_rule),
         **{f"{entity}_table": asdict(table) for entity, table in tables.items() if table},
     }

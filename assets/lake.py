@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import ibis
+import ibis.expr.types as ir
+from ibis.backends.duckdb import Backend
 
 from models.home import Home
 
@@ -305,9 +306,26 @@ def _closure(paths: set[Path]) -> set[Path]:
     return found
 
 
-def engine() -> ibis.backends.duckdb.Backend:
+class Engine(Backend):  # type: ignore[misc]  # Ibis has no types
+    """DuckDB behind Ibis, for which a path is a path: DuckDB alone reads one with `[`, `*` or `?` as a glob."""
+
+    def read_parquet(self, paths: Path | str | Sequence[Path | str], /, **options: Any) -> ir.Table:
+        found = [paths] if isinstance(paths, str | Path) else paths
+        return super().read_parquet([literal(path) for path in found], **options)
+
+
+def literal(path: Path | str) -> str:
+    """The glob that matches just this path.
+
+    >>> literal("/a[b]/c*")
+    '/a[[]b]/c[*]'
+    """
+    return re.sub(r"[\[*?]", r"[\g<0>]", str(path))
+
+
+def engine() -> Engine:
     """A fresh in-memory DuckDB behind Ibis: no network, no extension, UTC, deterministic order where asked."""
-    backend = ibis.duckdb.connect(":memory:", threads=os.cpu_count() or 1)
+    backend: Engine = Engine().connect(":memory:", threads=os.cpu_count() or 1)
     backend.raw_sql("SET TimeZone='UTC'")
     backend.raw_sql("SET enable_progress_bar=false")
     return backend
@@ -318,7 +336,7 @@ def refresh_catalogue(home: Home) -> None:
     home.lake.mkdir(parents=True, exist_ok=True)
     with replacing(home.catalogue) as path, duckdb.connect(str(path)) as connection:
         for stage in ("events", "quarantine", "histories", "samples", "predictions", "outcomes"):
-            files = home.lake / stage / "*" / "part.parquet"
+            files = (literal(home.lake / stage) + "/*/part.parquet").replace("'", "''")
             if list((home.lake / stage).glob("*/part.parquet")):
                 connection.execute(
                     f"CREATE VIEW {stage} AS SELECT * FROM read_parquet('{files}', hive_partitioning=true, union_by_name=true)"

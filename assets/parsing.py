@@ -11,6 +11,7 @@ import csv
 import glob
 import gzip
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,8 @@ from models.sections import Side, Source
 
 BLOCK_BYTES = 16 << 20
 BLOCK_ROWS = 1 << 18
-LONGEST_LINE = 64 << 20
+LONGEST_LINE = 16 << 20
+"""Of one line's commas alone the engine makes sixteen times its bytes."""
 SUFFIXES = {
     "csv": (".csv", ".tsv", ".txt", ".log", ".dat"),
     "jsonl": (".jsonl", ".ndjson", ".json"),
@@ -38,7 +40,11 @@ SUFFIXES = {
 }
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes of the compressions that are undone."""
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
+MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+"""Byte-order marks of text that is not UTF-8; that of UTF-32 begins like that of UTF-16."""
+FAR_US = 2**61
+"""Beyond any calendar (the year 75,039), and a moment that the engine can still move from zone to zone."""
+FAR_DAYS = FAR_US // 86_400_000_000
 
 
 class Refused(Exception):
@@ -69,13 +75,15 @@ def named(source: str, contract: Contract) -> tuple[list[Path], list[Path]]:
     """The files that `source` names (a file, a folder with all below it, or a glob), and those of a folder left aside.
 
     A folder yields the files with a suffix of the contract's format, plain or compressed, but for those of its side tables; a
-    glob or a path what it names. Raises ValueError when there is none, saying what was looked for.
+    glob or a path what it names. Raises ValueError when there is none, saying what was looked for, and when one, or a folder
+    on the way, may not be read: its rows would be missing without a word.
     """
     suffixes = SUFFIXES[contract.source.format]
     path = Path(source).expanduser()
     if path.is_file():
-        return [path.absolute()], []
+        return _readable([path.absolute()]), []
     if source and path.is_dir():
+        _readable([p for p in (path, *path.rglob("*")) if p.is_dir()])
         found = sorted(p.absolute() for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
         elsewhere = {p for side in (contract.item_table, contract.user_table) if side for p in path.absolute().glob(side.file)}
         files = [p for p in found if unpacked_name(p).endswith(suffixes) and p not in elsewhere]
@@ -89,7 +97,19 @@ def named(source: str, contract: Contract) -> tuple[list[Path], list[Path]]:
             f"no log to read at {source!r}: {looked}. Give a {contract.source.format} file, a folder of them or a glob "
             f"(LOG=…); the simulated log is written by `./dtrn simulate`"
         )
-    return files, aside
+    return _readable(files), aside
+
+
+def _readable(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            raise ValueError(f"{shown(path)} may not be read (permission denied). Let it be read, or move it away from the log")
+    return paths
+
+
+def shown(path: Path) -> str:
+    """A path as text that can be stored: bytes of it that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def beside(source: str, part: str, side: Side, contract: Contract) -> list[Path]:
@@ -102,7 +122,7 @@ def beside(source: str, part: str, side: Side, contract: Contract) -> list[Path]
             f"{part}.file: no file '{side.file}' in {folder.absolute()}, where the log is. Put it there, or take [{part}] and "
             f"its features {list(side.features)} out of the contract"
         )
-    return files
+    return _readable(files)
 
 
 def unpacked_name(path: Path) -> str:
@@ -127,8 +147,6 @@ def rows(path: Path, source: Source, wanted: Sequence[str], scratch: Path) -> Ro
         return _parquet_rows(_unpacked(path, packed, scratch) if packed else path, wanted)
     if magic == b"PAR1":
         raise Refused("unreadable_file", f"this is Parquet, and the contract says format '{source.format}'")
-    if magic.startswith(UTF16):
-        raise Refused("unreadable_file", "this is UTF-16 text; UTF-8 is read (iconv -f UTF-16 -t UTF-8 makes it that)")
     return _text_rows(path, packed, source, wanted)
 
 
@@ -136,7 +154,7 @@ def unpacking(path: Path, packed: str | None) -> IO[bytes] | gzip.GzipFile:
     if packed == "gzip":
         return gzip.open(path, "rb")
     if packed == "zstd":
-        stream: IO[bytes] = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+        stream: IO[bytes] = pa.CompressedInputStream(path.open("rb"), "zstd")
         return stream
     return path.open("rb")
 
@@ -166,6 +184,8 @@ def _filled(block: pa.Table, opened: Rows) -> pa.Table:
 
 
 def _header(line: str, source: Source, wanted: Sequence[str]) -> tuple[str, ...]:
+    if "\r" in line:
+        raise Refused("missing_columns", "the first line is no header: a carriage return stands within it")
     try:
         found = tuple(name.strip() for name in next(csv.reader([line], delimiter=source.delimiter)))
     except csv.Error as error:
@@ -184,37 +204,46 @@ def _complete(found: Sequence[str], wanted: Sequence[str]) -> None:
 
 
 def _line_blocks(path: Path, packed: str | None) -> Iterator[pa.Table]:
-    """Tables of (number, text, damaged, open), a line a row, its end (LF or CRLF) and a leading byte-order mark taken off."""
-    number, carry = 1, b""
+    """Tables of (number, text, damaged, open), a line a row, its end (LF or CRLF) and a leading byte-order mark taken off.
+
+    Where the first block has no LF, a CR ends a line, as on an old Mac; elsewhere a CR within a line is part of it.
+    """
+    number, carry, end = 1, b"", b""
     with unpacking(path, packed) as file:
         for chunk in _chunks(file):
             data = carry + chunk
-            cut = data.rfind(b"\n") + 1
+            end = end or (b"\r" if b"\r" in data and b"\n" not in data else b"\n")
+            cut = data.rfind(end) + 1
             carry = data[cut:]
-            if len(carry) > LONGEST_LINE:
-                where = number + data.count(b"\n")
+            if max(len(carry), data.find(end)) > LONGEST_LINE:
+                where = number if data.find(end) > LONGEST_LINE else number + data.count(end)
                 raise Refused("unreadable_file", f"line {where} is longer than {LONGEST_LINE >> 20} MB: this is no log of rows")
             if cut:
-                yield (table := _lines(data[:cut], number))
+                yield (table := _lines(data[:cut], number, end))
                 number += table.num_rows
     if carry:
-        yield _lines(carry, number)
+        yield _lines(carry, number, end)
 
 
 def _chunks(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
     mark = b"\xef\xbb\xbf"
     try:
-        start = file.read(len(mark))
-        yield start.removeprefix(mark)
+        start = file.read(max(map(len, MARKS)))
+        if code := next((name for first, name in MARKS.items() if start.startswith(first)), None):
+            raise Refused("unreadable_file", f"this is {code} text; UTF-8 is read (iconv -f {code} -t UTF-8 makes it that)")
+        start = start.removeprefix(mark)
         while chunk := file.read(BLOCK_BYTES):
-            yield chunk
+            yield start + chunk
+            start = b""
+        if start:
+            yield start
     except (EOFError, OSError, zlib.error) as error:  # compressed and cut off or damaged; a disk that fails reads the same
         raise Refused("unreadable_file", f"reading stops: {error}") from error
 
 
-def _lines(data: bytes, number: int) -> pa.Table:
-    unended = not data.endswith(b"\n")
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1
+def _lines(data: bytes, number: int, end: bytes) -> pa.Table:
+    unended = not data.endswith(end)
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord(end)) + 1
     offsets = np.concatenate([[0], ends, [len(data)] if unended else []]).astype(np.int64)
     count = len(offsets) - 1
     text = pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(data))
@@ -254,7 +283,7 @@ def _unpacked(path: Path, packed: str, scratch: Path) -> Path:
 
 def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path.open("rb"))  # by its descriptor: a path that is not UTF-8 cannot be told
     except (pa.ArrowException, OSError) as error:
         raise Refused("unreadable_file", f"not a whole Parquet file: {error}") from error
     _complete(file.schema_arrow.names, wanted)
@@ -269,7 +298,7 @@ def _parquet_blocks(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Tab
             table.validate(full=True)
             yield table.append_column("number", pa.array(np.arange(number, number + batch.num_rows)))
             number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, OverflowError) as error:  # the last: a date in a list that no calendar has
         raise Refused("unreadable_file", f"reading stops after row {number}: {error}") from error
 
 
@@ -278,16 +307,37 @@ def _plain(column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _plain(column.dictionary_decode())
+    if pa.types.is_float16(kind):
+        return column.cast(pa.float32())
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return column
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return column
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column  # 64 bits of them end with the year 2262
+    if pa.types.is_timestamp(kind):
+        return _near(column, FAR_US // {"s": 1_000_000, "ms": 1000, "us": 1}[kind.unit], pa.int64())
+    if pa.types.is_date(kind):
+        return _near(column.cast(pa.date32()), FAR_DAYS, pa.int32())
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_decimal(kind):
         return column.cast(pa.string())
     return pa.array([_told(value) for value in column.to_pylist()], pa.string())
 
 
+def _near(column: pa.Array, most: int, counted: pa.DataType) -> pa.Array:
+    """Moments or days, those too far off for the engine to calculate with brought to `most` units before or after 1970."""
+    counts = column.cast(counted)
+    extremes = pc.min_max(counts)
+    if not extremes["min"].is_valid or -most <= extremes["min"].as_py() <= extremes["max"].as_py() <= most:
+        return column
+    return (
+        pc.max_element_wise(pc.min_element_wise(counts, most, skip_nulls=False), -most, skip_nulls=False)
+        .cast(counted)
+        .cast(column.type)
+    )
+
+
 def _told(value: Any) -> str | None:
-    if isinstance(value, list):
-        return json.dumps(value, default=str)
+    if isinstance(value, list | dict):
+        return json.dumps(value, default=_told)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
     return None if value is None else str(value)

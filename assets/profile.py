@@ -84,11 +84,13 @@ def sniff(path: Path) -> Source:
         return Source(format="parquet")
     lines = first_lines(path)
     if not lines:
-        raise ValueError(f"{path}: holds no line")
+        raise ValueError(f"{parsing.shown(path)}: holds no line")
     if lines[0].lstrip().startswith("{"):
         return Source(format="jsonl")
     delimiter = max(DELIMITERS, key=lambda mark: _agreement(lines, mark))
-    rows = list(csv.reader(lines, delimiter=delimiter))
+    rows = [row for row in _cut(lines, delimiter) if row]
+    if not rows:
+        raise ValueError(f"{parsing.shown(path)}: none of its first lines can be cut into fields; is it a log?")
     if _is_header(rows):
         return Source(format="csv", delimiter=delimiter)
     return Source(
@@ -103,12 +105,21 @@ def first_lines(path: Path, count: int = FIRST_LINES) -> list[str]:
         lines = (text for block in opened.blocks for text in block["text"].to_pylist())
         return list(islice(lines, count))
     except parsing.Refused as refused:
-        raise ValueError(f"{path}: {refused}") from None
+        raise ValueError(f"{parsing.shown(path)}: {refused}") from None
+
+
+def _cut(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
+    """The fields of each line, none of one that cannot be cut (a carriage return within, a field of more than 128 kB)."""
+    for line in lines:
+        try:
+            yield next(csv.reader([line], delimiter=delimiter), [])
+        except csv.Error:
+            yield []
 
 
 def _agreement(lines: Sequence[str], delimiter: str) -> tuple[float, int, bool]:
     """Share of lines with the commonest number of fields, where that is more than one; then that number."""
-    counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter))
+    counts = Counter(map(len, _cut(lines, delimiter)))
     fields, times = counts.most_common(1)[0]
     return (times / len(lines) if fields > 1 else 0.0, fields, delimiter == ",")
 
@@ -135,16 +146,28 @@ def _is_number(text: str) -> bool:
 def _columns(path: Path, source: Source) -> tuple[str, ...]:
     """The columns of a file: header, given names, JSON keys (nested ones as pointers), or the flat columns of Parquet."""
     if source.format == "parquet":
-        return tuple(pq.read_schema(path).names)
-    if source.format == "csv":
-        return source.columns or tuple(
-            name.strip() for name in next(csv.reader(first_lines(path, 1), delimiter=source.delimiter))
-        )
-    found: dict[str, None] = {}
-    for line in first_lines(path):
         try:
-            found |= dict.fromkeys(_keys(json.loads(line)))
-        except ValueError:
+            with path.open("rb") as file:
+                return tuple(pq.read_schema(file).names)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{parsing.shown(path)}: not a whole Parquet file: {error}") from None
+    if source.format == "csv":
+        names = source.columns or tuple(name.strip() for name in next(_cut(first_lines(path, 1), source.delimiter)))
+    else:
+        names = _all_keys(first_lines(path))
+    if not names or any("\0" in name for name in names):
+        what = "holds NUL bytes in the names of its columns" if names else "holds no JSON object in its first lines"
+        raise ValueError(f"{parsing.shown(path)}: {what}; is it a log?")
+    return names
+
+
+def _all_keys(lines: Sequence[str]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for line in lines:
+        try:
+            value = json.loads(line)
+            found |= dict.fromkeys(_keys(value) if isinstance(value, dict) else ())
+        except (ValueError, RecursionError):
             continue  # a broken line has a rule of its own when it is read
     return tuple(found)
 
@@ -172,10 +195,10 @@ def profile(files: Sequence[Path]) -> Profile:
                     if seen >= ROWS:
                         break
             except parsing.Refused as refused:
-                raise ValueError(f"{path}: {refused}") from None
+                raise ValueError(f"{parsing.shown(path)}: {refused}") from None
             if seen >= ROWS:
                 break
-    rows = pa.concat_tables(tables).to_pandas()
+    rows = pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
     if not len(rows):
         raise ValueError(f"{files[0]}: none of its first lines has {len(names)} columns, as the first one has")
     return Profile(list(files), source, rows, {name: _column(rows[name]) for name in names}, seen < ROWS)

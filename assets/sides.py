@@ -110,20 +110,23 @@ def _make(home: Home, contract: Contract, entity: Entity, side: Side, files: lis
             try:
                 rows_in += splitting.stage(con, layout, path, reading.Span.of(contract, contract.calendar.first_day), own)[0]
             except parsing.Refused as refusal:
-                raise ValueError(f"{path} ({entity}_table): {refusal}. Deliver it again, or change the contract") from None
+                raise ValueError(
+                    f"{parsing.shown(path)} ({entity}_table): {refusal}. Deliver it again, or change the contract"
+                ) from None
         used = _settle(con, layout, entity, scratch, folder / "table.parquet")
         by_rule = _gather_bad(con, scratch, folder / "bad.parquet")
         wrong = sum(by_rule.values())
         if wrong > contract.validation.max_bad_share * rows_in:
             most = max(sorted(by_rule), key=lambda rule: by_rule[rule])
             example = con.read_parquet(folder / "bad.parquet").filter(ibis._.rule == most).limit(1).to_pyarrow().to_pylist()[0]
+            names = ", ".join(map(parsing.shown, files))
             raise ValueError(
-                f"{entity}_table: {wrong} of {rows_in} rows of {', '.join(map(str, files))} are bad ({wrong / rows_in:.1%}), "
+                f"{entity}_table: {wrong} of {rows_in} rows of {names} are bad ({wrong / rows_in:.1%}), "
                 f"and validation.max_bad_share is {contract.validation.max_bad_share:.1%}; most often broken is '{most}', "
                 f"for example row {example['number']}: {example['detail']}. {REMEDY}"
             )
         content = lake.content_hash(folder / "table.parquet")
-        told = Told(origin, content, [str(p) for p in files], rows_in, used, rows_in - wrong - used, by_rule)
+        told = Told(origin, content, [parsing.shown(p) for p in files], rows_in, used, rows_in - wrong - used, by_rule)
         lake.write_json(folder / "side.json", asdict(told))
 
 

@@ -173,7 +173,7 @@ def _settle_day(con: Backend, contract: Contract, day: str, folder: Path, scratc
     """Write a day's piece; where repeats are not real, all but the first of identical rows go to the bad ones."""
     kept = Layout.of_log(contract).kept()
     columns = list(kept)
-    rows = con.read_parquet(scratch / "rows" / "*" / f"part={day}" / "*.parquet", hive_partitioning=False)
+    rows = con.read_parquet(sorted(scratch.glob(f"rows/*/part={day}/*.parquet")), hive_partitioning=False)
     if contract.validation.repeats == "duplicates":
         earlier = ibis.row_number().over(ibis.window(group_by=columns, order_by="number"))
         first = ibis._.number.min().over(ibis.window(group_by=columns))

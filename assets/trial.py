@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +64,8 @@ def attempt(contract: Contract, source: str, now: datetime) -> Trial:
         home = Home(Path(name) / "home", contract.name)
         accepted = ingest.accept(home, contract, str(log), now)
         days = sorted({day for a in accepted for day in a.split.valid})
-        for day in days:
+        spoken_of = sorted({day for a in accepted for day in a.split.days})  # with those that have bad rows alone
+        for day in spoken_of:
             _unblocked(home, ingest.events(home, contract, day)[0])
         calendar = [day for day in days if day != EARLIER_DAY]
         for day in contract.days(last=max(map(datetime.fromisoformat, calendar)).date()) if calendar else []:
@@ -77,7 +79,7 @@ def attempt(contract: Contract, source: str, now: datetime) -> Trial:
             rows_in=sum(a.split.rows_in for a in accepted),
             valid=sum(a.split.rows_valid for a in accepted),
             share=share,
-            rules=_rules(home, days, named),
+            rules=_rules(home, spoken_of, named),
             days={day: sum(a.split.valid.get(day, 0) for a in accepted) for day in days},
             sides={e: (told.used, told.rows_in) for e in sides.of(contract) if (told := sides.read(home, e))},
             samples=sum(m.counts["samples"] for m in mature),
@@ -128,7 +130,7 @@ def _first_lines(path: Path, target: Path, count: int) -> tuple[int, float]:
                 copied += 1
                 written += out.write(line)
             more = bool(file.read(1))
-    except (EOFError, OSError):  # cut off or damaged: the ingest of the file as it is says so
+    except (EOFError, OSError, zlib.error):  # cut off or damaged: the ingest of the file as it is says so
         target.unlink(missing_ok=True)
         shutil.copy(path, target)
         return count, 1.0

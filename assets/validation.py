@@ -240,10 +240,17 @@ def _detail(t: ir.Table, layout: Layout, span: Span) -> ir.StringValue:
     wrong = [(_wrong(t, ours, c), _quoted(c, t[_source(c)]) + " is not a 64-bit number") for ours, c in layout.numbers]
     empty = [(t[_source(id.column)].isnull(), ibis.literal(f"{id.column} is empty")) for id in layout.ids.values()]
     columns = t.found.cast("string") + " columns, " + t.expected.cast("string") + " expected"
-    quote = ibis.literal("a quoted field does not end on its line, or text follows its closing quote")
+    quote = (
+        "a quoted field does not end on its line (one over several lines is not read: a row is a line), or text follows its "
+        "closing quote"
+    )
+    within = ""
+    if layout.source.format != "parquet":
+        mac = "; a carriage return stands within the line: if that is where it ends, write line ends as LF or CRLF throughout"
+        within = ibis.ifelse(t.text.contains("\r"), mac, "")
     said = {
-        "not_json": ibis.literal("the line is not one whole JSON object"),
-        "wrong_number_of_columns": ibis.ifelse((t.found == 0) & (t.expected > 0), quote, columns),
+        "not_json": ibis.literal("the line is not one whole JSON object") + within,
+        "wrong_number_of_columns": ibis.ifelse((t.found == 0) & (t.expected > 0), quote, columns) + within,
         "bad_utf8": ibis.literal("bytes that are not UTF-8, shown as \\x.."),
         "not_a_number": ibis.cases((ibis.literal(False), ""), *wrong, else_=""),
         "null_id": ibis.cases(*empty, else_=""),

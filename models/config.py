@@ -46,7 +46,7 @@ class Recipe:
     expert_widths: tuple[Size, Size] = (64, 32)
     tower: Size = 16
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    embedding_std: Annotated[float, Field(gt=0)] = 0.1
+    embedding_std: Annotated[float, Field(gt=0)] = 0.3
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Recipe:

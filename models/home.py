@@ -29,6 +29,14 @@ class Home:
     root: Path
     dataset: str
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a root that the engine cannot open files below."""
+        shown = os.fsencode(self.root).decode("utf-8", "backslashreplace")
+        if shown != str(self.root) or any(mark in shown for mark in "\\?\n\r"):
+            raise ValueError(
+                f"{shown!r} cannot be DTRN_HOME: a backslash, '?', a line end or bytes that are not UTF-8 stand in it"
+            )
+
     @classmethod
     def from_environment(cls, dataset: str) -> Home:
         """The home that `DTRN_HOME` names (default `.dtrn` below the current folder)."""

@@ -220,8 +220,8 @@ class Training(Section):
     references: tuple[Literal["popularity", "lightgbm"], ...] = ("popularity", "lightgbm")
     epochs: int = Field(12, ge=1)
     patience: int = Field(3, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    embedding_decay: float = Field(3e-2, ge=0, lt=1, description="share that a step takes of each user and item id row")
+    learning_rate: float = Field(4e-3, gt=0)
+    embedding_decay: float = Field(1e-1, ge=0, lt=1, description="share that a step takes of each user and item id row")
     width: int = Field(16, ge=2)
     batch_samples: int = Field(2048, ge=1)
     seed: int = 1
