@@ -83,7 +83,7 @@ def test_every_command_of_a_code_block_can_be_given() -> None:
         assert re.search(rf"(?m)^{words[1]}:.*## ", makefile), words
         given = dict(word.split("=", 1) for word in words[2:])
         assert set(given) <= variables, words
-        if "DATASET" in given:
+        if given.get("DATASET", "my.toml") != "my.toml":  # the one that the reader drafts
             load(given["DATASET"])
 
 
@@ -169,7 +169,7 @@ def test_the_demos_reasons_are_those_that_its_figures_give() -> None:
     told = table_and_facts(demo_output())[1]["verdict of 2017-12-02"]
     found = re.findall(r"(\w+) \(AUC ([-+.\d]+), 95% interval ([-+.\d]+) to ([-+.\d]+)\)", told)
     beaten, lost = found[:3], found[3:]
-    assert [name for name, *_ in beaten] == ["click", "cart", "mean"]
+    assert [name for name, *_ in beaten] == ["click", "buy", "mean"]
 
     def comparison(low: float, high: float, difference: float) -> dict[str, Any]:
         return {"difference": difference, "low": low, "high": high, "judged": True, "note": ""}
