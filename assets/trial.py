@@ -63,8 +63,8 @@ def attempt(contract: Contract, source: str, now: datetime) -> Trial:
         home = Home(Path(name) / "home", contract.name)
         accepted = ingest.accept(home, contract, str(log), now)
         days = sorted({day for a in accepted for day in a.split.valid})
-        told = sorted({day for a in accepted for day in a.split.days})  # with those that have bad rows alone
-        for day in told:
+        spoken_of = sorted({day for a in accepted for day in a.split.days})  # with those that have bad rows alone
+        for day in spoken_of:
             _unblocked(home, ingest.events(home, contract, day)[0])
         calendar = [day for day in days if day != EARLIER_DAY]
         for day in contract.days(last=max(map(datetime.fromisoformat, calendar)).date()) if calendar else []:
@@ -78,7 +78,7 @@ def attempt(contract: Contract, source: str, now: datetime) -> Trial:
             rows_in=sum(a.split.rows_in for a in accepted),
             valid=sum(a.split.rows_valid for a in accepted),
             share=share,
-            rules=_rules(home, told),
+            rules=_rules(home, spoken_of),
             days={day: sum(a.split.valid.get(day, 0) for a in accepted) for day in days},
             sides={e: (told.used, told.rows_in) for e in sides.of(contract) if (told := sides.read(home, e))},
             samples=sum(m.counts["samples"] for m in mature),
