@@ -59,7 +59,9 @@ class Sequences:
         offsets, ordered, when = [], [], []
         for user, token, time in zip(users, tokens, times, strict=True):
             order = np.argsort(user, kind="stable")
-            offsets.append(np.searchsorted(user[order], np.append(distinct, np.iinfo(np.int64).max)).astype(np.int64))
+            offsets.append(
+                np.append(np.searchsorted(user[order], distinct), len(order)).astype(np.int64)
+            )  # an id may be the largest
             ordered.append(token[order])
             when.append(time[order])
         return cls(distinct, offsets, ordered, when)

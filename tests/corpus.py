@@ -1,7 +1,7 @@
 """Broken files made by hand, each with what must become of every line of it; `python -m tests.corpus` prints the counts.
 
-What is expected is written beside the bytes, line by line, and knows nothing of the reader. A good row carries a number as its
-item, so that the events say which lines they came from.
+What is expected is written beside the bytes, line by line, and knows nothing of the reader. A good row carries a number of
+its own as its item, so that the events say which lines they came from.
 """
 
 from __future__ import annotations
