@@ -1,11 +1,13 @@
 """Encoded requests → what a network reads: each history once, in a few buckets of like length, and where it goes.
 
-A bucket holds the (request, action) pairs whose histories have about the same length, padded only to the longest of them;
-empty histories are in none. So the work follows the events that there are, not the longest history allowed.
+A bucket holds the requests whose histories of one action have about the same length, padded only to the longest of them;
+empty histories are in none. So the work follows the events that there are, not the longest history allowed. What is done to
+a token alone is done to all of them at once: they lie end to end, bucket after bucket.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,25 +29,30 @@ GAPS = 32
 
 @dataclass
 class Bucket:
-    """N histories of length ≤ L, oldest event first.
+    """N histories of one action and of length ≤ L, oldest event first: tokens begin … begin + N·L of the batch's.
 
-    token (N, L, Fi) rows · gap (N, L) time-gap bucket · age (N, L) 0 for the newest event · present (N, L) · action (N,)
-    · candidate (N, R) the samples that look at the history, -1 where a request has fewer than R
+    present (N, L) · candidate (N, R) the samples that look at the history, -1 where a request has fewer than R
     """
 
-    token_NLF: Tensor
-    gap_NL: Tensor
-    age_NL: Tensor
+    action: int
+    begin: int
     present_NL: Tensor
-    action_N: Tensor
     candidate_NR: Tensor
+
+    @property
+    def end(self) -> int:
+        """Where the next bucket's tokens begin."""
+        return self.begin + self.present_NL.numel()
 
 
 @dataclass
 class Batch:
     """Whole requests: user (U, Fu), item (B, Fi), context (B, Fc) rows; label and known (B, T); place (B, A).
 
-    place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in the buckets' outputs laid end to end.
+    The histories' tokens lie end to end as the buckets do, and those by action: token (Q, Fi) rows · gap (Q,) time-gap bucket ·
+    age (Q,) 0 for the newest event. Of ids only these rows are read: users (Nu,), items (Ni,), ascending; the first column of
+    user, item and token is a place in them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in
+    the buckets' outputs laid end to end.
     """
 
     user_UF: Tensor
@@ -54,17 +61,29 @@ class Batch:
     request_B: Tensor
     label_BT: Tensor
     known_BT: Tensor
+    users: Tensor
+    items: Tensor
+    token_QF: Tensor
+    gap_Q: Tensor
+    age_Q: Tensor
     buckets: list[Bucket]
     place_BA: Tensor
+
+    def actions(self) -> Iterator[tuple[int, int, int, list[Bucket]]]:
+        """(action, begin, end, buckets) of every action that some request has a history of; its tokens are begin … end."""
+        for action, group in itertools.groupby(self.buckets, lambda bucket: bucket.action):
+            buckets = list(group)
+            yield action, buckets[0].begin, buckets[-1].end, buckets
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         if device.type == "cpu":
             return self
-        rest: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if k != "buckets"}
-        return Batch(
-            **rest, buckets=[Bucket(**{k: v.to(device, non_blocking=True) for k, v in vars(b).items()}) for b in self.buckets]
-        )
+
+        def moved(part: Batch | Bucket) -> dict[str, Any]:
+            return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in vars(part).items()}
+
+        return Batch(**{**moved(self), "buckets": [Bucket(**moved(b)) for b in self.buckets]})
 
 
 @dataclass
@@ -100,48 +119,57 @@ class Loader:
     def _batch(self, part: Requests, dropout: tuple[float, np.random.Generator] | None) -> Batch:
         sizes = np.diff(part.offsets)
         place = np.zeros((len(part), part.start.shape[1]), np.int64)
-        lengths = (part.end - part.start).ravel()
-        owner, action = np.divmod(np.arange(len(lengths)), part.start.shape[1])
-        bucket = np.where(lengths > 0, np.searchsorted(EDGES, lengths), -1)
-        buckets, base = [], 1
-        for number in range(len(EDGES) + 1):
-            chosen = np.flatnonzero(bucket == number)
-            if not len(chosen):
+        lengths = part.end - part.start
+        kind = np.where(lengths > 0, np.searchsorted(EDGES, lengths), -1)
+        buckets: list[Bucket] = []
+        tokens, gaps, ages, base, begin = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, np.int64)], 1, 0
+        for action, number in itertools.product(range(lengths.shape[1]), range(len(EDGES) + 1)):
+            u = np.flatnonzero(kind[:, action] == number)
+            if not len(u):
                 continue
-            u, a, n = owner[chosen], action[chosen], lengths[chosen]
+            n = lengths[u, action]
             longest, most = int(n.max()), int(sizes[u].max())
             step = np.arange(longest)
             present = step < n[:, None]
-            token = (self.bases[a] + part.start.ravel()[chosen])[:, None] + np.where(present, step, 0)
-            gap = (part.time[u][:, None] - self.times[token]) / 1000.0
-            candidate = np.where(np.arange(most) < sizes[u][:, None], part.offsets[u][:, None] + np.arange(most), -1)
-            n_index, r_index = np.nonzero(candidate >= 0)
-            place[candidate[n_index, r_index], a[n_index]] = base + n_index * most + r_index
-            base += len(chosen) * most
-            buckets.append(
-                Bucket(
-                    _rows(self.tokens[token], dropout),
-                    torch.from_numpy(np.frexp(gap)[1].clip(0, GAPS - 1).astype(np.int64)),
-                    torch.from_numpy(np.where(present, n[:, None] - 1 - step, 0)),
-                    torch.from_numpy(present),
-                    torch.from_numpy(a),
-                    torch.from_numpy(candidate),
-                )
-            )
+            token = self.bases[action] + part.start[u, action][:, None] + np.where(present, step, 0)
+            tokens.append(token.ravel())
+            gaps.append(((part.time[u][:, None] - self.times[token]) / 1000.0).ravel())
+            ages.append(np.where(present, n[:, None] - 1 - step, 0).ravel())
+            looks = np.arange(most) < sizes[u][:, None]
+            candidate = np.where(looks, part.offsets[u][:, None] + np.arange(most), -1)
+            place[candidate[looks], action] = base + np.flatnonzero(looks)
+            buckets.append(Bucket(action, begin, torch.from_numpy(present), torch.from_numpy(candidate)))
+            base, begin = base + looks.size, begin + token.size
+        user, item = _dropped(part.user, dropout), _dropped(part.item, dropout)
+        token_QF = _dropped(self.tokens[np.concatenate(tokens)], dropout)
+        users, items = _localised([user]), _localised([item, token_QF])
         return Batch(
-            _rows(part.user, dropout),
-            _rows(part.item, dropout),
-            _rows(part.context, dropout),
+            torch.from_numpy(user),
+            torch.from_numpy(item),
+            torch.from_numpy(_dropped(part.context, dropout)),
             torch.from_numpy(part.request),
             torch.from_numpy(part.label.clip(0).astype(np.float32)),
             torch.from_numpy(part.label >= 0),
+            torch.from_numpy(users),
+            torch.from_numpy(items),
+            torch.from_numpy(token_QF),
+            torch.from_numpy(np.frexp(np.concatenate(gaps))[1].clip(0, GAPS - 1).astype(np.int64)),
+            torch.from_numpy(np.concatenate(ages)),
             buckets,
             torch.from_numpy(place),
         )
 
 
-def _rows(rows: NDArray[np.int32], dropout: tuple[float, np.random.Generator] | None) -> Tensor:
+def _dropped(rows: NDArray[np.int32], dropout: tuple[float, np.random.Generator] | None) -> Ints:
     if dropout is not None:
         rate, generator = dropout
         rows = np.where(generator.random(rows.shape, np.float32) < rate, 0, rows)
-    return torch.from_numpy(rows.astype(np.int64))
+    return rows.astype(np.int64)
+
+
+def _localised(parts: list[Ints]) -> Ints:
+    """The distinct ids, ascending, in the first columns of `parts`; these then hold places in them."""
+    distinct, places = np.unique(np.concatenate([p[:, 0] for p in parts]), return_inverse=True)
+    for part, local in zip(parts, np.split(places, np.cumsum([len(p) for p in parts])[:-1]), strict=True):
+        part[:, 0] = local
+    return distinct

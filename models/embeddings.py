@@ -7,8 +7,9 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.batches import GAPS, Batch, Bucket
+from models.batches import GAPS, Batch
 from models.config import Recipe
 from models.contract import Contract
 from models.vocabulary import Vocabulary
@@ -68,18 +69,14 @@ class Fields(nn.Module):
         users, items = len(shape.user), len(shape.user) + len(shape.item)
         self.columns = (_places(slots[:users]), _places(slots[users:items]), _places(slots[items:]))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(B, F, D): user, item and context fields of every sample."""
-        users, items, contexts = self.columns
-        user_BF = batch.user_UF[batch.request_B]
-        user = [_looked_up(t, user_BF, c) for t, c in zip(self.user, users, strict=True)]
-        item = [_looked_up(t, batch.item_BF, c) for t, c in zip(self.item, items, strict=True)]
-        context = [_looked_up(t, batch.context_BC, c) for t, c in zip(self.context, contexts, strict=True)]
-        return torch.stack([*user, *item, *context], dim=1)
-
-    def token(self, token_NLF: Tensor) -> Tensor:
-        """(N, L, D): the sum of a token's item and item-feature embeddings."""
-        return torch.stack([_looked_up(t, token_NLF, c) for t, c in zip(self.item, self.columns[1], strict=True)]).sum(0)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B, F, D): user, item and context fields of every sample; (Q, D): every token, the sum of its item's fields."""
+        samples = len(batch.item_BF)
+        user = [x[batch.request_B] for x in _side(self.user, self.columns[0], batch.user_UF, batch.users)]
+        item = _side(self.item, self.columns[1], torch.cat([batch.item_BF, batch.token_QF]), batch.items)
+        context = [_looked_up(_weight(t), batch.context_BC, c) for t, c in zip(self.context, self.columns[2], strict=True)]
+        fields = torch.stack([*user, *(x[:samples] for x in item), *context], dim=1)
+        return fields, torch.stack([x[samples:] for x in item]).sum(0)
 
     def candidate(self, fields_BFD: Tensor) -> Tensor:
         """(B, D): the candidate as a token, out of what `forward` gave."""
@@ -96,9 +93,11 @@ class Moment(nn.Module):
         self.age = _table(shape.length, recipe)
         self.action = _table(shape.actions, recipe)
 
-    def forward(self, bucket: Bucket) -> Tensor:
-        """(N, L, D), to be added to the tokens."""
-        extra: Tensor = self.gap(bucket.gap_NL) + self.age(bucket.age_NL) + self.action(bucket.action_N)[:, None]
+    def forward(self, batch: Batch) -> Tensor:
+        """(Q, D), to be added to the tokens."""
+        spans = [self.action.weight[action].expand(end - begin, -1) for action, begin, end, _ in batch.actions()]
+        action = torch.cat([self.action.weight[:0], *spans])
+        extra: Tensor = self.gap(batch.gap_Q) + self.age(batch.age_Q) + action
         return extra
 
 
@@ -115,15 +114,29 @@ def _places(slots: tuple[int, ...]) -> list[int | slice]:
     return [begin if count == 1 else slice(begin, begin + count) for begin, count in zip(ends, slots, strict=False)]
 
 
-def _looked_up(table: nn.Module, rows: Tensor, columns: int | slice) -> Tensor:
+def _side(tables: nn.ModuleList, columns: list[int | slice], rows: Tensor, ids: Tensor) -> list[Tensor]:
+    """(…, D) of every field of users or items, whose ids in column 0 are places in `ids`.
+
+    The id's gradient is sparse: the rows `ids` once each, which is what `models.optimiser` goes by.
+    """
+    read = F.embedding(ids, _weight(tables[0]), sparse=True)
+    own = _looked_up(read, rows, columns[0])
+    return [own, *(_looked_up(_weight(t), rows, c) for t, c in zip(tables[1:], columns[1:], strict=True))]
+
+
+def _looked_up(table: Tensor, rows: Tensor, columns: int | slice) -> Tensor:
     """(…, D) of a field's `columns` in `rows` (…, columns). Of a list: the mean of its known entries, or 'unknown'."""
-    assert isinstance(table, nn.Embedding)
-    entries: Tensor = table(rows[..., columns])
+    entries = F.embedding(rows[..., columns], table)
     if isinstance(columns, int):
         return entries
     known = (rows[..., columns] > 0).unsqueeze(-1)
     mean = (entries * known).sum(-2) / known.sum(-2).clamp(min=1)
-    return torch.where(known.any(-2), mean, table.weight[0])
+    return torch.where(known.any(-2), mean, table[0])
+
+
+def _weight(table: nn.Module) -> Tensor:
+    assert isinstance(table, nn.Embedding)
+    return table.weight
 
 
 def _table(rows: int, recipe: Recipe) -> nn.Embedding:

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.batches import Bucket
+from models.batches import Batch
 from models.config import Recipe
 from models.transformer import Transformer
 
@@ -54,8 +54,10 @@ class Interest(nn.Module):
         self.hypernetwork = Hypernetwork(recipe, tasks, actions)
         self.transformer = Transformer(recipe)
 
-    def forward(self, h_NLD: Tensor, bucket: Bucket, candidate_NRD: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
-        """`h_NLD`: embedded tokens of the bucket · `candidate_NRD`: embedded candidates · `affine`: the hypernetwork's γ, β."""
-        gamma, beta = (x[:, bucket.action_N] for x in affine)  # (T, N, layers, 2, D)
-        interests: Tensor = self.transformer(h_NLD, bucket.present_NL, candidate_NRD, gamma, beta)
-        return interests
+    def forward(self, h_QD: Tensor, batch: Batch, candidate_BD: Tensor) -> list[Tensor]:
+        """`h_QD`: embedded tokens · `candidate_BD`: embedded samples."""
+        gamma, beta = self.hypernetwork()
+        outs: list[Tensor] = []
+        for action, begin, end, buckets in batch.actions():
+            outs += self.transformer(h_QD[begin:end], buckets, candidate_BD, gamma[:, action], beta[:, action])
+        return outs

@@ -46,3 +46,8 @@ class Network(nn.Module):
         """The embeddings of user and item ids, of every set of tables."""
         tables: list[nn.Parameter] = self.bottom.id_tables()  # type: ignore[operator]
         return tables
+
+    def id_rows(self, batch: Batch) -> list[Tensor]:
+        """The rows of each of `id_tables` that the batch reads, distinct."""
+        rows: list[Tensor] = self.bottom.id_rows(batch)  # type: ignore[operator]
+        return rows

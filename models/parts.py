@@ -38,6 +38,10 @@ class Bottom(nn.Module, ABC):
         """The embeddings of user and item ids: they overfit first, so they alone are decayed."""
         return [self.fields.user[0].weight, self.fields.item[0].weight]  # type: ignore[list-item]
 
+    def id_rows(self, batch: Batch) -> list[Tensor]:
+        """The rows of each of `id_tables` that the batch reads."""
+        return [batch.users, batch.items]
+
 
 class Head(nn.Module, ABC):
     """Reads the bottom's streams and gives the tasks' logits; the loss is its own. Ends in `towers`, one a task."""
@@ -82,3 +86,6 @@ class Separate(nn.ModuleList):
 
     def id_tables(self) -> list[nn.Parameter]:
         return [table for bottom in self for table in bottom.id_tables()]  # type: ignore[operator]
+
+    def id_rows(self, batch: Batch) -> list[Tensor]:
+        return [rows for bottom in self for rows in bottom.id_rows(batch)]  # type: ignore[operator]

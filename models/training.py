@@ -10,20 +10,20 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.batches import Loader
+from models.batches import Batch, Loader
 from models.checkpoint import Checkpoint, Epoch
 from models.config import Recipe
 from models.contract import Contract
 from models.embeddings import Shape
 from models.metrics import auc, log_loss
 from models.network import Network
+from models.optimiser import Deferred
 from models.requests import Requests
 from models.vocabulary import Vocabulary
 
@@ -103,18 +103,27 @@ def _origin(recipe: Recipe, contract: Contract, shape: Shape) -> str:
     return json.dumps({"recipe": recipe.to_json(), "contract": contract.digest(), "shape": asdict(shape)}, sort_keys=True)
 
 
-def optimiser_of(network: Network, *, learning_rate: float, embedding_decay: float) -> torch.optim.Optimizer:
+def optimiser_of(network: Network, *, learning_rate: float, embedding_decay: float) -> Deferred:
     """Adam for everything; each step also takes the share `embedding_decay` of every row of the user and item id tables.
 
     Decoupled (Loshchilov & Hutter, ICLR 2019), and in their first form, where the decay does not scale with the learning rate:
     as a term of the gradient Adam would blow it up to a whole step for each row that a batch leaves out, which are nearly all.
     """
-    ids = {id(p) for p in network.id_tables()}
-    groups: list[dict[str, Any]] = [
-        {"params": network.id_tables(), "weight_decay": embedding_decay / learning_rate},  # AdamW multiplies the two
-        {"params": [p for p in network.parameters() if id(p) not in ids], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    tables = network.id_tables()
+    ids = {id(p) for p in tables}
+    rest = [p for p in network.parameters() if id(p) not in ids]
+    return Deferred(tables, rest, lr=learning_rate, share=embedding_decay)
+
+
+def learn(network: Network, optimiser: Deferred, batch: Batch, weight_T: Tensor) -> Tensor:
+    """One step on a batch; the loss per task (T,) before it."""
+    optimiser.prepare(network.id_rows(batch))
+    optimiser.zero_grad(set_to_none=True)
+    with torch.autocast(weight_T.device.type, torch.bfloat16, enabled=weight_T.device.type == "cuda"):
+        loss, per_task = network.loss(batch, weight_T)
+    torch.autograd.backward(loss)
+    optimiser.step()
+    return per_task.detach()
 
 
 def _check(contract: Contract, training: Requests, validation: Requests) -> None:
@@ -153,7 +162,7 @@ def _stopped(history: list[Epoch], patience: int) -> bool:
 
 def _run_epoch(
     network: Network,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Deferred,
     loader: Loader,
     contract: Contract,
     weight: Tensor,
@@ -167,13 +176,9 @@ def _run_epoch(
     losses, known = [], []
     rate = network.recipe.id_dropout
     for batch in loader.batches(settings.batch_samples, order, (rate, random)):
-        optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss, per_task = network.loss(batch.to(device), weight)
-        torch.autograd.backward(loss)
-        optimiser.step()
-        losses.append(per_task.detach())
+        losses.append(learn(network, optimiser, batch.to(device), weight))
         known.append(batch.known_BT.sum(0))
+    optimiser.settle()
     steps, labels = torch.stack(losses).double().cpu(), torch.stack(known)
     wrong = (~steps.isfinite()).nonzero().tolist()
     if wrong:

@@ -6,7 +6,8 @@
 γ and β are given to it, and are all that may differ from one stream (task) to the next. Two exact savings: with
 post-LayerNorm the first layer's self-attention is the same for all streams, so it runs once; and the last affine is never
 built per token, since q·(γ₂x+β₂) = (γ₂q)·x + a constant that drops out of the softmax, and Σ att·(γ₂x+β₂) = γ₂·Σ att·x + β₂.
-Letters: T streams · N histories of a bucket · L length · R candidates · D width.
+What is done to a token alone is done to all of an action's tokens at once; only attention goes bucket by bucket.
+Letters: T streams · Q tokens of an action · N histories of a bucket · L length · R candidates · D width · K attention heads.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batches import Bucket
 from models.config import Recipe
 
 
@@ -31,14 +33,21 @@ class Layer(nn.Module):
         self.up = nn.Linear(recipe.width, recipe.ffn)
         self.down = nn.Linear(recipe.ffn, recipe.width)
 
-    def attend(self, h_NLD: Tensor, present_NL: Tensor) -> Tensor:
-        """norm(H + MHA(H)), (N, L, D)."""
-        n, length, width = h_NLD.shape
-        q, k, v = self.qkv(h_NLD).view(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(width // self.heads)
-        scores = scores.masked_fill(~present_NL[:, None, None], -math.inf)
-        mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(n, length, width)
-        return F.layer_norm(h_NLD + self.out(mixed), (width,))
+    def attend(self, h_TQD: Tensor, spans: list[tuple[int, Bucket]]) -> Tensor:
+        """norm(H + MHA(H)), (T, Q, D)."""
+        streams, tokens, width = h_TQD.shape
+        size = width // self.heads
+        weight, bias = self.qkv.weight.view(-1, size, width), self.qkv.bias.view(-1, 1, size)
+        h = h_TQD.reshape(1, -1, width).expand(3 * self.heads, -1, -1)
+        qkv = torch.baddbmm(bias, h, weight.transpose(1, 2)).view(3, self.heads, streams, tokens, size)
+        mixed = []
+        for begin, bucket in spans:
+            n, length = bucket.present_NL.shape
+            q, k, v = qkv[:, :, :, begin : begin + n * length].reshape(3, -1, length, size)
+            scores = torch.baddbmm(_mask(bucket, self.heads * streams, q), q, k.transpose(1, 2), alpha=1 / math.sqrt(size))
+            mixed.append(torch.bmm(scores.softmax(-1), v).view(self.heads, streams, n * length, size))
+        joined = torch.cat(mixed, dim=2).permute(1, 2, 0, 3).reshape(streams, tokens, width)
+        return F.layer_norm(h_TQD + self.out(joined), (width,))
 
     def feed(self, c: Tensor) -> Tensor:
         """norm(C + FFN(C)), any leading shape."""
@@ -46,34 +55,42 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """(T, N·R, D) interests of N histories, for the R candidates of each."""
+    """(T, N·R, D) interests for each bucket of an action: of N histories, for the R candidates of each."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Layer(recipe) for _ in range(recipe.layers))
         self.query = nn.Linear(recipe.width, recipe.width)
 
-    def forward(self, h_NLD: Tensor, present_NL: Tensor, candidate_NRD: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """`h_NLD`: embedded tokens · `candidate_NRD`: embedded candidates · γ, β: (T, N or 1, layers, 2, D).
+    def forward(self, h_QD: Tensor, buckets: list[Bucket], candidate_BD: Tensor, gamma: Tensor, beta: Tensor) -> list[Tensor]:
+        """`h_QD`: embedded tokens of the buckets, end to end · `candidate_BD`: embedded samples · γ, β: (T, layers, 2, D).
 
         Place 0 of γ, β is after attention, 1 after the FFN. A history has one token or more.
         """
-        gamma, beta = gamma.unsqueeze(-2), beta.unsqueeze(-2)  # (T, N, layers, 2, 1, D)
-        tasks, (n, length, width) = gamma.shape[0], h_NLD.shape
-        x = h_NLD.expand(1, -1, -1, -1)
+        gamma, beta = gamma.unsqueeze(-2), beta.unsqueeze(-2)  # (T, layers, 2, 1, D)
+        streams, width = len(gamma), h_QD.shape[-1]
+        spans = [(bucket.begin - buckets[0].begin, bucket) for bucket in buckets]
+        x = h_QD[None]
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             if number:
-                x = gamma[:, :, number - 1, 1] * x + beta[:, :, number - 1, 1]
-            streams = x.shape[0]
-            present = present_NL.expand(streams, -1, -1).reshape(streams * n, length)
-            x = layer.attend(x.reshape(streams * n, length, width), present).view(streams, n, length, width)
-            x = layer.feed(gamma[:, :, number, 0] * x + beta[:, :, number, 0])  # (T, N, L, D)
-        gamma_last, beta_last = gamma[:, :, -1, 1], beta[:, :, -1, 1]
-        query = gamma_last * self.query(candidate_NRD)  # (T, N, R, D)
-        candidates = query.shape[2]
-        x = x.reshape(tasks * n, length, width)
-        scores = torch.bmm(query.reshape(tasks * n, candidates, width), x.transpose(1, 2)) / math.sqrt(width)
-        scores = scores.view(tasks, n, candidates, length).masked_fill(~present_NL[:, None], -math.inf)
-        mixed = torch.bmm(scores.softmax(-1).view(tasks * n, candidates, length), x).view(tasks, n, candidates, width)
-        return (gamma_last * mixed + beta_last).reshape(tasks, n * candidates, width)
+                x = torch.addcmul(beta[:, number - 1, 1], gamma[:, number - 1, 1], x)
+            x = layer.attend(x, spans)
+            x = layer.feed(torch.addcmul(beta[:, number, 0], gamma[:, number, 0], x))  # (T, Q, D)
+        gamma_last, beta_last = gamma[:, -1, 1], beta[:, -1, 1]
+        query = gamma_last * self.query(candidate_BD)  # (T, B, D)
+        outs = []
+        for begin, bucket in spans:
+            (n, length), looks = bucket.present_NL.shape, bucket.candidate_NR.clamp(0)
+            keys = x[:, begin : begin + n * length].reshape(streams * n, length, width)
+            asked = query[:, looks.flatten()].view(streams * n, -1, width)
+            scores = torch.baddbmm(_mask(bucket, streams, asked), asked, keys.transpose(1, 2), alpha=1 / math.sqrt(width))
+            mixed = torch.bmm(scores.softmax(-1), keys).view(streams, -1, width)
+            outs.append(torch.addcmul(beta_last, gamma_last, mixed))
+        return outs
+
+
+def _mask(bucket: Bucket, copies: int, like: Tensor) -> Tensor:
+    """(copies·N, 1, L) to be added to scores: 0 for a token, minus infinity where there is none."""
+    mask = like.new_zeros(bucket.present_NL.shape).masked_fill_(~bucket.present_NL, -math.inf)
+    return mask.expand(copies, -1, -1).reshape(-1, 1, mask.shape[-1])

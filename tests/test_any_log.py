@@ -331,14 +331,14 @@ def test_a_list_is_the_mean_of_its_known_entries() -> None:
     )
     fields = Fields(RECIPES["mmoe"], shape)
     batch = next(iter(Loader(vocabulary.encode(requests)).batches(64)))
-    found = fields(batch)
+    found, tokens = fields(batch)
     table = fields.item[1].weight
     for row, keys_of_item in zip(found[:, 2], vocabulary.encode(requests).item, strict=False):
         entries = [int(k) for k in keys_of_item[1:] if k > 0]
         expected = torch.stack([table[k] for k in entries]).mean(0) if entries else table[0]
         torch.testing.assert_close(row, expected)
-    token = batch.buckets[0].token_NLF
-    for n in range(token.shape[0]):
-        entries = [int(k) for k in token[n, 0, 1:] if k > 0]
+    assert len(batch.token_QF) == len(tokens) > 0
+    for row, (item, *features) in zip(tokens, batch.token_QF, strict=True):
+        entries = [int(k) for k in features if k > 0]
         expected = torch.stack([table[k] for k in entries]).mean(0) if entries else table[0]
-        torch.testing.assert_close(fields.token(token)[n, 0], fields.item[0].weight[token[n, 0, 0]] + expected)
+        torch.testing.assert_close(row, fields.item[0].weight[batch.items[item]] + expected)

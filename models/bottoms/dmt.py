@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.batches import Batch, Bucket
 from models.config import Recipe
@@ -31,10 +30,10 @@ class Multifaceted(nn.Module):
         self.gamma = nn.Parameter(torch.ones(recipe.layers, 2, recipe.width))
         self.beta = nn.Parameter(torch.zeros(recipe.layers, 2, recipe.width))
 
-    def forward(self, h_NLD: Tensor, present_NL: Tensor, candidate_NRD: Tensor) -> Tensor:
-        """(N, R, D) interests of N histories of this action, for the R candidates of each."""
-        out: Tensor = self.transformer(h_NLD, present_NL, candidate_NRD, self.gamma[None, None], self.beta[None, None])
-        return out.view(candidate_NRD.shape)
+    def forward(self, h_QD: Tensor, buckets: list[Bucket], candidate_BD: Tensor) -> list[Tensor]:
+        """(1, N·R, D) interests of each bucket of this action, for the R candidates of its N histories."""
+        outs: list[Tensor] = self.transformer(h_QD, buckets, candidate_BD, self.gamma[None], self.beta[None])
+        return outs
 
 
 class DMT(Bottom):
@@ -47,23 +46,12 @@ class DMT(Bottom):
 
     def forward(self, batch: Batch) -> Tensor:
         """(1, B, F·D)."""
-        fields = self.fields(batch)
-        candidate = self.fields.candidate(fields)
-        outs = [self._interests(bucket, F.embedding(bucket.candidate_NR.clamp(0), candidate)) for bucket in batch.buckets]
+        fields, tokens = self.fields(batch)
+        candidate, h = self.fields.candidate(fields), tokens + self.moment(batch)
+        outs: list[Tensor] = []
+        for action, begin, end, buckets in batch.actions():
+            outs += self.actions[action](h[begin:end], buckets, candidate)
         return torch.cat([fields[None], placed(outs, batch, 1, fields)], dim=2).flatten(2)
-
-    def _interests(self, bucket: Bucket, candidate_NRD: Tensor) -> Tensor:
-        """(1, N·R, D): each action's histories through its own Transformer, and back in the bucket's order."""
-        h = self.fields.token(bucket.token_NLF) + self.moment(bucket)
-        order = bucket.action_N.argsort(stable=True)
-        ends = bucket.action_N.bincount(minlength=len(self.actions)).cumsum(0).tolist()
-        parts, begin = [], 0
-        for action, end in zip(self.actions, ends, strict=True):
-            rows = order[begin:end]
-            if len(rows):
-                parts.append(action(h[rows], bucket.present_NL[rows], candidate_NRD[rows]))
-            begin = end
-        return torch.cat(parts)[order.argsort()].flatten(0, 1)[None]
 
 
 BOTTOM = DMT

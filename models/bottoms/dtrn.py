@@ -8,7 +8,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from models.batches import Batch
 from models.config import Recipe
@@ -30,15 +29,8 @@ class DTRN(Bottom):
 
     def forward(self, batch: Batch) -> Tensor:
         """(T, B, F·D)."""
-        fields = self.fields(batch)
-        candidate = self.fields.candidate(fields)
-        affine = self.interest.hypernetwork()
-        outs = [
-            self.interest(
-                self.fields.token(b.token_NLF) + self.moment(b), b, F.embedding(b.candidate_NR.clamp(0), candidate), affine
-            )
-            for b in batch.buckets
-        ]
+        fields, tokens = self.fields(batch)
+        outs = self.interest(tokens + self.moment(batch), batch, self.fields.candidate(fields))
         interests = placed(outs, batch, self.tasks, fields)
         x = torch.cat([fields.expand(self.tasks, -1, -1, -1), interests], dim=2)
         return cast("Tensor", self.refinement(x)).flatten(2)

@@ -15,12 +15,13 @@ class Pooled(Bottom):
 
     def forward(self, batch: Batch) -> Tensor:
         """(1, B, F·D)."""
+        fields, tokens = self.fields(batch)
         outs = []
         for bucket in batch.buckets:
             present = bucket.present_NL[..., None]
-            mean = (self.fields.token(bucket.token_NLF) * present).sum(1) / present.sum(1)
+            token = tokens[bucket.begin : bucket.end].view(*bucket.present_NL.shape, -1)
+            mean = (token * present).sum(1) / present.sum(1)
             outs.append(mean[:, None].expand(-1, bucket.candidate_NR.shape[1], -1).reshape(1, -1, mean.shape[-1]))
-        fields = self.fields(batch)
         interests = placed(outs, batch, 1, fields)
         return torch.cat([fields[None], interests], dim=2).flatten(2)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.config import Recipe
 from models.embeddings import Shape
+from models.experts import mixed
 from models.parts import Head
 from models.towers import Grouped, Towers, weights
 
@@ -19,7 +20,6 @@ class MMoE(Head):
     def __init__(self, recipe: Recipe, shape: Shape, inputs: int) -> None:
         super().__init__(recipe, shape, inputs)
         wide, narrow = recipe.expert_widths
-        self.experts = recipe.experts
         self.first = nn.Linear(inputs, recipe.experts * wide)
         self.second = Grouped(recipe.experts, wide, narrow)
         self.gate = weights(shape.tasks, inputs, recipe.experts)
@@ -27,13 +27,8 @@ class MMoE(Head):
 
     def forward(self, x_SBI: Tensor) -> Tensor:
         """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T)."""
-        tasks, (streams, samples, inputs) = self.gate.shape[0], x_SBI.shape
-        hidden = torch.relu(self.first(x_SBI.reshape(streams * samples, inputs)))
-        hidden = hidden.view(streams * samples, self.experts, -1).transpose(0, 1)
-        out = torch.relu(self.second(hidden))  # (E, streams·B, narrow)
-        out = out.transpose(0, 1).reshape(streams, samples, self.experts, -1)
-        gates = torch.bmm(x_SBI.expand(tasks, -1, -1), self.gate).softmax(-1)  # (T, B, E)
-        logits: Tensor = self.towers((gates.unsqueeze(-2) @ out).squeeze(-2))  # of (T, B, narrow)
+        gate = torch.bmm(x_SBI.expand(len(self.gate), -1, -1), self.gate).softmax(-1)  # (T, B, E)
+        logits: Tensor = self.towers(mixed(x_SBI, self.first, self.second, gate))
         return logits
 
 

@@ -1,0 +1,109 @@
+"""AdamW in which a table of ids is worked on only where a batch reads it, with the result of working on all of it.
+
+A step of AdamW changes every row of a table: the decay and the moments' own decay go on where there is no gradient. But what k
+such steps do to a row is known in closed form, so a row is left alone until it is read again, and then brought up to date. With
+θ, m, v as they were at the row's last step s, d the share that the decay takes, ρ = β₁/√β₂, c₁(j) = 1 - β₁ʲ, c₂(j) = 1 - β₂ʲ:
+
+    θ ← (1 - d)^(t-s)·θ - lr·S(s, t)·m / (√v + ε√c₂(s)),     S(s, t) = Σ_{j=s+1..t} (1 - d)^(t-j)·ρ^(j-s)·√c₂(j)/c₁(j)
+    m ← β₁^(t-s)·m,     v ← β₂^(t-s)·v
+
+S grows by a step as S(s, t) = (1 - d)·S(s, t-1) + ρ^(t-s)·√c₂(t)/c₁(t), one number for every past s. The only liberty taken
+is with ε, which here shrinks as √v does while a row waits. AdamW: Loshchilov & Hutter, ICLR 2019. Lazy variants (torch's
+SparseAdam) leave waiting rows as they are: a rare id then moves a tenth as far for the same gradient, and never decays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LONGEST = 512
+"""Steps after which ρ^k no longer adds to a float64 (0.9005^512 < 1e-23)."""
+
+
+class Deferred(torch.optim.AdamW):
+    """AdamW; the parameters in `tables` have row-sparse gradients, each row once, and `share` of every row is taken a step.
+
+    A step is `prepare` (before the batch's rows are read), backward, `step`. `settle` brings all rows up to date: before the
+    tables are read as a whole, and before the state is kept.
+    """
+
+    def __init__(self, tables: list[nn.Parameter], rest: Iterable[nn.Parameter], *, lr: float, share: float) -> None:
+        if not 0 <= share < 1:
+            raise ValueError(f"embedding_decay is the share of a row that a step takes: {share} is not in [0, 1)")
+        groups: list[dict[str, Any]] = [{"params": tables, "weight_decay": share / lr}]  # AdamW multiplies the two
+        super().__init__([*groups, {"params": list(rest), "weight_decay": 0.0}], lr=lr, fused=True)
+        self.tables, self.lr, self.share = tables, lr, share
+        (self.beta1, self.beta2), self.eps = self.defaults["betas"], self.defaults["eps"]
+        for table in tables:
+            self.state[table] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(table),
+                "exp_avg_sq": torch.zeros_like(table),
+            }
+        self._settled()
+
+    def _settled(self) -> None:
+        """Every row is as of this step: of the steps before it nothing is owed."""
+        self.now = self.first = int(self.state[self.tables[0]]["step"])
+        self.last = [torch.full((len(table),), self.now, device=table.device) for table in self.tables]
+        self.owed = torch.zeros(1, dtype=torch.float64)  # S(first + i, now)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._settled()
+
+    @torch.no_grad()
+    def prepare(self, rows: list[Tensor]) -> None:
+        """Bring these rows of each table up to date; distinct."""
+        wait = torch.arange(self.now - self.first, -1, -1, dtype=torch.float64)  # t - s, for each s since `first`
+        factors = torch.stack([(1 - self.share) ** wait, -self.lr * self.owed, self.beta1**wait, self.beta2**wait])
+        for table, read, last in zip(self.tables, rows, self.last, strict=True):
+            state, since = self.state[table], last[read]
+            keep, move, fade1, fade2 = factors.to(table)[:, since - self.first, None]
+            m, v = state["exp_avg"].index_select(0, read), state["exp_avg_sq"].index_select(0, read)
+            floor = self.eps * (1 - self.beta2 ** since[:, None].clamp(min=1)).sqrt()
+            moved = table.index_select(0, read).mul_(keep).addcdiv_(move * m, v.sqrt().add_(floor))
+            table.index_copy_(0, read, moved)
+            state["exp_avg"].index_copy_(0, read, m.mul_(fade1))
+            state["exp_avg_sq"].index_copy_(0, read, v.mul_(fade2))
+            last[read] = self.now
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of AdamW, of the tables only in the rows that have a gradient: those of the last `prepare`."""
+        gradients = [table.grad for table in self.tables]
+        for table in self.tables:
+            table.grad = None
+        super().step(closure)
+        self.now += 1
+        unbiased1, unbiased2 = 1 - self.beta1**self.now, 1 - self.beta2**self.now
+        for table, gradient, last in zip(self.tables, gradients, self.last, strict=True):
+            state = self.state[table]
+            state["step"] += 1
+            if gradient is None:
+                continue
+            rows, g = gradient._indices()[0], gradient._values()
+            m = state["exp_avg"].index_select(0, rows).lerp_(g, 1 - self.beta1)
+            v = state["exp_avg_sq"].index_select(0, rows).mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+            state["exp_avg"].index_copy_(0, rows, m)
+            state["exp_avg_sq"].index_copy_(0, rows, v)
+            spread = v.sqrt_().div_(math.sqrt(unbiased2)).add_(self.eps)
+            moved = table.index_select(0, rows).mul_(1 - self.share).addcdiv_(m, spread, value=-self.lr / unbiased1)
+            table.index_copy_(0, rows, moved)
+            last[rows] = self.now
+        self.owed = torch.cat([self.owed * (1 - self.share), torch.zeros(1, dtype=torch.float64)])
+        recent = torch.arange(
+            min(len(self.owed) - 1, LONGEST), 0, -1, dtype=torch.float64
+        )  # t - s of all s < t that still count
+        gained = (self.beta1 / math.sqrt(self.beta2)) ** recent * (math.sqrt(unbiased2) / unbiased1)
+        self.owed[len(self.owed) - 1 - len(recent) : -1] += gained
+
+    def settle(self) -> None:
+        """Bring every row up to date."""
+        self.prepare([torch.arange(len(table), device=table.device) for table in self.tables])
+        self._settled()

@@ -1,0 +1,84 @@
+"""The optimiser that leaves waiting rows alone, against torch's AdamW working on whole tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.optimiser import Deferred
+
+ROWS, WIDTH, STEPS, LR, SHARE = 40, 3, 150, 0.01, 0.02
+
+
+def steps(seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(rows, their gradients, the gradient of what is no table): row 0 always, 1 in three steps, 39 never, the rest rarely."""
+    random = torch.Generator().manual_seed(seed)
+    for number in range(STEPS):
+        chosen = torch.rand(ROWS, generator=random) < 0.05
+        chosen[0], chosen[1], chosen[39] = True, number in (2, 3, 140), False
+        rows = chosen.nonzero()[:, 0]
+        yield rows, torch.randn(len(rows), WIDTH, generator=random).double(), torch.randn(5, generator=random).double()
+
+
+def start(share: float) -> tuple[nn.Parameter, nn.Parameter, Deferred]:
+    torch.manual_seed(1)
+    table, rest = nn.Parameter(torch.randn(ROWS, WIDTH).double()), nn.Parameter(torch.randn(5).double())
+    return table, rest, Deferred([table], [rest], lr=LR, share=share)
+
+
+def sparse(rows: Tensor, gradient: Tensor) -> Tensor:
+    return torch.sparse_coo_tensor(rows[None], gradient, (ROWS, WIDTH), check_invariants=True)
+
+
+@pytest.mark.parametrize("share", [0.0, SHARE, 0.5])
+def test_every_row_is_where_adamw_on_the_whole_table_has_it_whenever_it_is_read(share: float) -> None:
+    table, rest, deferred = start(share)
+    whole, plain = nn.Parameter(table.detach().clone()), nn.Parameter(rest.detach().clone())
+    adamw = torch.optim.AdamW(
+        [{"params": [whole], "weight_decay": share / LR}, {"params": [plain], "weight_decay": 0.0}], lr=LR
+    )
+    left_alone = 0
+    for number, (rows, gradient, other) in enumerate(steps(3)):
+        deferred.prepare([rows])
+        torch.testing.assert_close(table[rows], whole[rows], rtol=1e-6, atol=1e-8)
+        left_alone += int((~torch.isclose(table, whole, rtol=1e-6, atol=1e-8)).any(1).sum())
+        table.grad, rest.grad = sparse(rows, gradient), other.clone()
+        whole.grad, plain.grad = sparse(rows, gradient).to_dense(), other.clone()
+        deferred.step()
+        adamw.step()
+        if number % 60 == 59:
+            deferred.settle()
+            torch.testing.assert_close(table, whole, rtol=1e-6, atol=1e-8)
+            for moment in ("exp_avg", "exp_avg_sq"):
+                torch.testing.assert_close(deferred.state[table][moment], adamw.state[whole][moment], rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(rest, plain)
+    assert left_alone > STEPS  # rows really waited
+
+
+def test_the_state_that_is_kept_goes_on_as_if_nothing_had_happened() -> None:
+    table, rest, deferred = start(SHARE)
+    resumed_table, resumed_rest, resumed = start(SHARE)
+    everything = list(steps(4))
+    for half in (everything[:70], everything[70:]):
+        for rows, gradient, other in half:
+            for one_table, one_rest, optimiser in ((table, rest, deferred), (resumed_table, resumed_rest, resumed)):
+                optimiser.prepare([rows])
+                one_table.grad, one_rest.grad = sparse(rows, gradient), other.clone()
+                optimiser.step()
+        deferred.settle()
+        resumed.settle()
+        with torch.no_grad():
+            resumed_table, resumed_rest = (nn.Parameter(p.detach().clone()) for p in (table, rest))
+        again = Deferred([resumed_table], [resumed_rest], lr=LR, share=SHARE)
+        again.load_state_dict(resumed.state_dict())
+        resumed = again
+    torch.testing.assert_close(resumed_table, table, rtol=0, atol=0)
+    torch.testing.assert_close(resumed_rest, rest, rtol=0, atol=0)
+
+
+def test_a_share_beyond_the_whole_row_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"embedding_decay .* 1\.5 is not in"):
+        start(1.5)
