@@ -47,7 +47,7 @@ class Hypernetwork(nn.Module):
 
 
 class Interest(nn.Module):
-    """TIM: (T, N·R, D) interests of each bucket, for the R candidates of each of its N histories."""
+    """TIM: (T, ΣN·R, D) interests of each action's buckets, for the R candidates of each of their N histories."""
 
     def __init__(self, recipe: Recipe, tasks: int, actions: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Interest(nn.Module):
     def forward(self, h_QD: Tensor, batch: Batch, candidate_BD: Tensor) -> list[Tensor]:
         """`h_QD`: embedded tokens · `candidate_BD`: embedded samples."""
         gamma, beta = self.hypernetwork()
-        outs: list[Tensor] = []
-        for action, begin, end, buckets in batch.actions():
-            outs += self.transformer(h_QD[begin:end], buckets, candidate_BD, gamma[:, action], beta[:, action])
-        return outs
+        return [
+            self.transformer(h_QD[begin:end], buckets, candidate_BD, gamma[:, action], beta[:, action])
+            for action, begin, end, buckets in batch.actions()
+        ]

@@ -33,19 +33,20 @@ class Layer(nn.Module):
         self.up = nn.Linear(recipe.width, recipe.ffn)
         self.down = nn.Linear(recipe.ffn, recipe.width)
 
-    def attend(self, h_TQD: Tensor, spans: list[tuple[int, Bucket]]) -> Tensor:
+    def attend(self, h_TQD: Tensor, buckets: list[Bucket]) -> Tensor:
         """norm(H + MHA(H)), (T, Q, D)."""
         streams, tokens, width = h_TQD.shape
         size = width // self.heads
         weight, bias = self.qkv.weight.view(-1, size, width), self.qkv.bias.view(-1, 1, size)
         h = h_TQD.reshape(1, -1, width).expand(3 * self.heads, -1, -1)
         qkv = torch.baddbmm(bias, h, weight.transpose(1, 2)).view(3, self.heads, streams, tokens, size)
+        parts = torch.split(qkv, [bucket.present_NL.numel() for bucket in buckets], dim=3)
         mixed = []
-        for begin, bucket in spans:
-            n, length = bucket.present_NL.shape
-            q, k, v = qkv[:, :, :, begin : begin + n * length].reshape(3, -1, length, size)
+        for bucket, part in zip(buckets, parts, strict=True):
+            length = bucket.present_NL.shape[1]
+            q, k, v = part.reshape(3, -1, length, size).unbind()
             scores = torch.baddbmm(_mask(bucket, self.heads * streams, q), q, k.transpose(1, 2), alpha=1 / math.sqrt(size))
-            mixed.append(torch.bmm(scores.softmax(-1), v).view(self.heads, streams, n * length, size))
+            mixed.append(torch.bmm(scores.softmax(-1), v).view(self.heads, streams, -1, size))
         joined = torch.cat(mixed, dim=2).permute(1, 2, 0, 3).reshape(streams, tokens, width)
         return F.layer_norm(h_TQD + self.out(joined), (width,))
 
@@ -55,39 +56,39 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """(T, N·R, D) interests for each bucket of an action: of N histories, for the R candidates of each."""
+    """(T, ΣN·R, D) interests of an action's buckets, end to end: of N histories each, for the R candidates of every one."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Layer(recipe) for _ in range(recipe.layers))
         self.query = nn.Linear(recipe.width, recipe.width)
 
-    def forward(self, h_QD: Tensor, buckets: list[Bucket], candidate_BD: Tensor, gamma: Tensor, beta: Tensor) -> list[Tensor]:
+    def forward(self, h_QD: Tensor, buckets: list[Bucket], candidate_BD: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """`h_QD`: embedded tokens of the buckets, end to end · `candidate_BD`: embedded samples · γ, β: (T, layers, 2, D).
 
         Place 0 of γ, β is after attention, 1 after the FFN. A history has one token or more.
         """
         gamma, beta = gamma.unsqueeze(-2), beta.unsqueeze(-2)  # (T, layers, 2, 1, D)
         streams, width = len(gamma), h_QD.shape[-1]
-        spans = [(bucket.begin - buckets[0].begin, bucket) for bucket in buckets]
         x = h_QD[None]
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             if number:
                 x = torch.addcmul(beta[:, number - 1, 1], gamma[:, number - 1, 1], x)
-            x = layer.attend(x, spans)
+            x = layer.attend(x, buckets)
             x = layer.feed(torch.addcmul(beta[:, number, 0], gamma[:, number, 0], x))  # (T, Q, D)
         gamma_last, beta_last = gamma[:, -1, 1], beta[:, -1, 1]
-        query = gamma_last * self.query(candidate_BD)  # (T, B, D)
-        outs = []
-        for begin, bucket in spans:
-            (n, length), looks = bucket.present_NL.shape, bucket.candidate_NR.clamp(0)
-            keys = x[:, begin : begin + n * length].reshape(streams * n, length, width)
-            asked = query[:, looks.flatten()].view(streams * n, -1, width)
-            scores = torch.baddbmm(_mask(bucket, streams, asked), asked, keys.transpose(1, 2), alpha=1 / math.sqrt(width))
-            mixed = torch.bmm(scores.softmax(-1), keys).view(streams, -1, width)
-            outs.append(torch.addcmul(beta_last, gamma_last, mixed))
-        return outs
+        looks = torch.cat([bucket.candidate_NR.flatten() for bucket in buckets]).clamp_(0)
+        query = gamma_last * F.embedding(looks, self.query(candidate_BD))  # (T, ΣN·R, D)
+        keys = torch.split(x, [bucket.present_NL.numel() for bucket in buckets], dim=1)
+        asks = torch.split(query, [bucket.candidate_NR.numel() for bucket in buckets], dim=1)
+        mixed = []
+        for bucket, key, ask in zip(buckets, keys, asks, strict=True):
+            n, length = bucket.present_NL.shape
+            key, ask = key.reshape(streams * n, length, width), ask.reshape(streams * n, -1, width)
+            scores = torch.baddbmm(_mask(bucket, streams, ask), ask, key.transpose(1, 2), alpha=1 / math.sqrt(width))
+            mixed.append(torch.bmm(scores.softmax(-1), key).view(streams, -1, width))
+        return torch.addcmul(beta_last, gamma_last, torch.cat(mixed, 1))
 
 
 def _mask(bucket: Bucket, copies: int, like: Tensor) -> Tensor:

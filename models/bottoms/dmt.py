@@ -30,9 +30,9 @@ class Multifaceted(nn.Module):
         self.gamma = nn.Parameter(torch.ones(recipe.layers, 2, recipe.width))
         self.beta = nn.Parameter(torch.zeros(recipe.layers, 2, recipe.width))
 
-    def forward(self, h_QD: Tensor, buckets: list[Bucket], candidate_BD: Tensor) -> list[Tensor]:
-        """(1, N·R, D) interests of each bucket of this action, for the R candidates of its N histories."""
-        outs: list[Tensor] = self.transformer(h_QD, buckets, candidate_BD, self.gamma[None], self.beta[None])
+    def forward(self, h_QD: Tensor, buckets: list[Bucket], candidate_BD: Tensor) -> Tensor:
+        """(1, ΣN·R, D) interests of this action's buckets, for the R candidates of each of their N histories."""
+        outs: Tensor = self.transformer(h_QD, buckets, candidate_BD, self.gamma[None], self.beta[None])
         return outs
 
 
@@ -48,9 +48,7 @@ class DMT(Bottom):
         """(1, B, F·D)."""
         fields, tokens = self.fields(batch)
         candidate, h = self.fields.candidate(fields), tokens + self.moment(batch)
-        outs: list[Tensor] = []
-        for action, begin, end, buckets in batch.actions():
-            outs += self.actions[action](h[begin:end], buckets, candidate)
+        outs = [self.actions[action](h[begin:end], buckets, candidate) for action, begin, end, buckets in batch.actions()]
         return torch.cat([fields[None], placed(outs, batch, 1, fields)], dim=2).flatten(2)
 
 
