@@ -1,15 +1,24 @@
-"""TIM, DTRN's task-specific interest module: a hypernetwork-conditioned Transformer over each action's history.
+"""The interests of histories: TIM, DTRN's task-specific interest module, what it is made of, and what it is compared with.
 
-Liu et al., CIKM 2023 (arXiv 2308.05996) state that the hypernetwork takes the task and the behaviour-type embedding and
+Liu et al., CIKM 2023 (arXiv 2308.05996) state that a hypernetwork takes the task and the behaviour-type embedding and
 gives the Transformer's LayerNorm γ and β, all else being shared. The rest is our reconstruction, for task t and action a:
 
     z[t,a]  = MLP([e_task(t) ; e_action(a)]),  γ = 1 + Wγ·z,  β = Wβ·z   per layer, after attention and after the FFN
     v[t,a]  = the Transformer of `models.transformer` with this γ and β;  an empty history gives exactly 0
+
+A recipe's `interest` says who shares what; all but the first two are controls of ours (docs/models.md):
+
+    task-action   TIM                                                           streams: one a task
+    dmt           a Transformer an action, shared by the tasks (`bottoms/dmt`)            one
+    task, action  TIM whose hypernetwork is given the task alone, the action alone        one a task; one
+    shared        one Transformer for all, its γ, β learned as in any LayerNorm           one
+    separate      a Transformer for every (task, action), nothing shared                  one a task
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -18,44 +27,115 @@ from models.batches import Bucket
 from models.config import Recipe
 from models.transformer import Transformer
 
+History = tuple[Tensor, Bucket, Tensor]
+"""A bucket's embedded tokens (N, L, D), the bucket, and its embedded candidates (N, R, D)."""
+
 
 class Hypernetwork(nn.Module):
-    """γ, β of every (task, action, layer, place); starts at γ = 1, β = 0 up to a small task-dependent part."""
+    """γ, β of every (task, action, layer, place); starts at γ = 1, β = 0 up to a small conditional part.
 
-    def __init__(self, recipe: Recipe, tasks: int, actions: int) -> None:
+    Of a condition that is not in `by` it is given nothing, and its axis is 1.
+    """
+
+    def __init__(self, recipe: Recipe, tasks: int, actions: int, by: tuple[str, ...] = ("task", "action")) -> None:
         super().__init__()
-        self.shape = (tasks, actions, recipe.layers, 2, 2, recipe.width)
-        self.task = nn.Embedding(tasks, recipe.hyper)
-        self.action = nn.Embedding(actions, recipe.hyper)
-        self.hidden = nn.Linear(2 * recipe.hyper, recipe.hyper)
+        self.shape = (tasks if "task" in by else 1, actions if "action" in by else 1, recipe.layers, 2, 2, recipe.width)
+        self.task = nn.Embedding(tasks, recipe.hyper) if "task" in by else None
+        self.action = nn.Embedding(actions, recipe.hyper) if "action" in by else None
+        self.hidden = nn.Linear(len(by) * recipe.hyper, recipe.hyper)
         self.out = nn.Linear(recipe.hyper, math.prod(self.shape[2:]))
         nn.init.normal_(self.out.weight, std=0.01)
         nn.init.zeros_(self.out.bias)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """(γ, β), each (T, A, layers, 2, D); place 0 is after attention, 1 after the FFN."""
+        """(γ, β), each (T or 1, A or 1, layers, 2, D); place 0 is after attention, 1 after the FFN."""
         tasks, actions = self.shape[:2]
-        pair = torch.cat(
-            [
-                self.task.weight[:, None].expand(-1, actions, -1),
-                self.action.weight[None].expand(tasks, -1, -1),
-            ],
-            dim=-1,
-        )
-        out = self.out(torch.relu(self.hidden(pair))).view(self.shape)
+        known = []
+        if self.task is not None:
+            known.append(self.task.weight[:, None].expand(-1, actions, -1))
+        if self.action is not None:
+            known.append(self.action.weight[None].expand(tasks, -1, -1))
+        out = self.out(torch.relu(self.hidden(torch.cat(known, dim=-1)))).view(self.shape)
         return 1 + out[..., 0, :], out[..., 1, :]
 
 
-class Interest(nn.Module):
-    """TIM: (T, N·R, D) interests of each bucket, for the R candidates of each of its N histories."""
+class Affine(nn.Module):
+    """γ, β learned as they are in any LayerNorm: what stands where there is no hypernetwork."""
 
-    def __init__(self, recipe: Recipe, tasks: int, actions: int) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.hypernetwork = Hypernetwork(recipe, tasks, actions)
+        self.gamma = nn.Parameter(torch.ones(1, 1, recipe.layers, 2, recipe.width))
+        self.beta = nn.Parameter(torch.zeros(1, 1, recipe.layers, 2, recipe.width))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """(γ, β), each (1, 1, layers, 2, D)."""
+        return self.gamma, self.beta
+
+
+class Interest(nn.Module):
+    """One Transformer for all tasks and actions, whose γ, β are all that may differ."""
+
+    def __init__(self, recipe: Recipe, tasks: int, actions: int, by: tuple[str, ...]) -> None:
+        super().__init__()
+        self.streams = tasks if "task" in by else 1
+        self.hypernetwork = Hypernetwork(recipe, tasks, actions, by) if by else Affine(recipe)
         self.transformer = Transformer(recipe)
 
-    def forward(self, h_NLD: Tensor, bucket: Bucket, candidate_NRD: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
-        """`h_NLD`: embedded tokens of the bucket · `candidate_NRD`: embedded candidates · `affine`: the hypernetwork's γ, β."""
-        gamma, beta = (x[:, bucket.action_N] for x in affine)  # (T, N, layers, 2, D)
-        interests: Tensor = self.transformer(h_NLD, bucket.present_NL, candidate_NRD, gamma, beta)
-        return interests
+    def forward(self, histories: Iterable[History]) -> list[Tensor]:
+        """By bucket (streams, N·R, D): the interests of its N histories, for the R candidates of each."""
+        affine = self.hypernetwork()
+        outs = []
+        for h_NLD, bucket, candidate_NRD in histories:
+            gamma, beta = (x[:, bucket.action_N] if x.shape[1] > 1 else x for x in affine)  # (S, N or 1, layers, 2, D)
+            outs.append(self.transformer(h_NLD, bucket.present_NL, candidate_NRD, gamma, beta))
+        return outs
+
+
+class Encoder(nn.Module):
+    """A Transformer with LayerNorms of its own."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.transformer = Transformer(recipe)
+        self.affine = Affine(recipe)
+
+    def forward(self, h_NLD: Tensor, present_NL: Tensor, candidate_NRD: Tensor) -> Tensor:
+        """(N, R, D) interests of N histories, for the R candidates of each."""
+        out: Tensor = self.transformer(h_NLD, present_NL, candidate_NRD, *self.affine())
+        return out.view(candidate_NRD.shape)
+
+
+class Encoders(nn.Module):
+    """An `Encoder` for every action and stream."""
+
+    def __init__(self, recipe: Recipe, streams: int, actions: int) -> None:
+        super().__init__()
+        self.streams = streams
+        self.actions = nn.ModuleList(nn.ModuleList(Encoder(recipe) for _ in range(streams)) for _ in range(actions))
+
+    def forward(self, histories: Iterable[History]) -> list[Tensor]:
+        """By bucket (streams, N·R, D): each action's histories through its own encoders, and back in the bucket's order."""
+        return [self._interests(*history) for history in histories]
+
+    def _interests(self, h_NLD: Tensor, bucket: Bucket, candidate_NRD: Tensor) -> Tensor:
+        order = bucket.action_N.argsort(stable=True)
+        ends = bucket.action_N.bincount(minlength=len(self.actions)).cumsum(0).tolist()
+        parts, begin = [], 0
+        for encoders, end in zip(self.actions, ends, strict=True):
+            assert isinstance(encoders, nn.ModuleList)
+            rows = order[begin:end]
+            if len(rows):
+                h, present, candidate = h_NLD[rows], bucket.present_NL[rows], candidate_NRD[rows]
+                parts.append(torch.stack([encoder(h, present, candidate) for encoder in encoders]))
+            begin = end
+        return torch.cat(parts, dim=1)[:, order.argsort()].flatten(1, 2)
+
+
+CONDITIONS = {"task-action": ("task", "action"), "task": ("task",), "action": ("action",), "shared": ()}
+
+
+def interest(recipe: Recipe, tasks: int, actions: int) -> Interest | Encoders:
+    """What the recipe's `interest` names."""
+    if recipe.interest in CONDITIONS:
+        return Interest(recipe, tasks, actions, CONDITIONS[recipe.interest])
+    return Encoders(recipe, recipe.copies if recipe.interest == "dmt" else tasks, actions)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -77,53 +78,67 @@ class Pooled:
     def __init__(self, p: Parameters, root: str, recipe: Recipe) -> None:
         self.p, self.root, self.recipe = p, root, recipe
 
-    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int) -> Vector:
-        return torch.stack(tokens).mean(0)
+    def interests(self, histories: list[list[Vector]], candidate: Vector, task: int) -> list[Vector]:
+        return [torch.stack(tokens).mean(0) if tokens else torch.zeros_like(candidate) for tokens in histories]
 
     def stream(self, x_FD: Tensor, task: int) -> Vector:
         return x_FD.flatten()
 
 
-class DMT(Pooled):
-    """A Transformer with a LayerNorm of its own for every action, then target attention."""
-
-    extras = True
-
-    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int) -> Vector:
-        root = f"{self.root}.actions.{action}"
-
-        def gamma_beta(layer: int, place: int) -> tuple[Tensor, Tensor]:
-            return self.p[f"{root}.gamma"][layer, place], self.p[f"{root}.beta"][layer, place]
-
-        h = transformer(self.p, f"{root}.transformer", tokens, self.recipe, gamma_beta)
-        return target_attention(self.p, f"{root}.transformer", candidate, h)
-
-
 class DTRN(Pooled):
-    """One Transformer whose γ, β a hypernetwork makes of task and action; SENet-like refinement per task."""
+    """One Transformer whose γ, β a hypernetwork makes of task and action, SENet-like refinement per task; and its variants."""
 
-    own_streams = True
     extras = True
 
-    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int) -> Vector:
-        p, width, root = self.p, len(candidate), f"{self.root}.interest"
+    @property
+    def own_streams(self) -> bool:  # type: ignore[override]
+        return self.recipe.interest in ("task-action", "task", "separate") or self.recipe.refinement == "task"
 
-        def gamma_beta(layer: int, place: int) -> tuple[Tensor, Tensor]:
-            """z = relu(linear([e_task ; e_action])), γ = 1 + Wγ·z, β = Wβ·z."""
-            hyper = f"{root}.hypernetwork"
-            pair = torch.cat([p[f"{hyper}.task.weight"][task], p[f"{hyper}.action.weight"][action]])
-            out = affine(p, f"{hyper}.out", torch.relu(affine(p, f"{hyper}.hidden", pair)))
+    def interests(self, histories: list[list[Vector]], candidate: Vector, task: int) -> list[Vector]:
+        encoders = {"dmt": list(range(self.recipe.copies)), "separate": [task]}.get(self.recipe.interest, [None])
+        return [
+            self.interest(tokens, candidate, task, action, encoder) if tokens else torch.zeros_like(candidate)
+            for encoder in encoders
+            for action, tokens in enumerate(histories)
+        ]
+
+    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int, encoder: int | None) -> Vector:
+        """`encoder`: number of the Transformer among those of the action; None where all share one."""
+        p, width, root = self.p, len(candidate), f"{self.root}.interest"
+        affine_root = f"{root}.hypernetwork"
+        if encoder is not None:
+            root = f"{root}.actions.{action}.{encoder}"
+            affine_root = f"{root}.affine"
+
+        def hyper(layer: int, place: int) -> tuple[Tensor, Tensor]:
+            """z = relu(linear([e_task ; e_action])), γ = 1 + Wγ·z, β = Wβ·z, without what it is not conditioned on."""
+            known = [p[f"{affine_root}.task.weight"][task]] if "task" in self.recipe.interest else []
+            known += [p[f"{affine_root}.action.weight"][action]] if "action" in self.recipe.interest else []
+            out = affine(p, f"{affine_root}.out", torch.relu(affine(p, f"{affine_root}.hidden", torch.cat(known))))
             begin = (layer * 2 + place) * 2 * width
             return 1 + out[begin : begin + width], out[begin + width : begin + 2 * width]
 
-        h = transformer(p, f"{root}.transformer", tokens, self.recipe, gamma_beta)
+        def learned(layer: int, place: int) -> tuple[Tensor, Tensor]:
+            return p[f"{affine_root}.gamma"][0, 0, layer, place], p[f"{affine_root}.beta"][0, 0, layer, place]
+
+        conditional = self.recipe.interest in ("task-action", "task", "action")
+        h = transformer(p, f"{root}.transformer", tokens, self.recipe, hyper if conditional else learned)
         return target_attention(p, f"{root}.transformer", candidate, h)
 
     def stream(self, x_FD: Tensor, task: int) -> Vector:
-        return refined(self.p, f"{self.root}.refinement", x_FD, task)
+        if self.recipe.refinement == "none":
+            return x_FD.flatten()
+        return refined(self.p, f"{self.root}.refinement", x_FD, task if self.recipe.refinement == "task" else 0)
 
 
-BOTTOMS = {"pooled": Pooled, "dmt": DMT, "dtrn": DTRN}
+class DMT(DTRN):
+    """A Transformer with a LayerNorm of its own for every action, then target attention."""
+
+    def __init__(self, p: Parameters, root: str, recipe: Recipe) -> None:
+        super().__init__(p, root, replace(recipe, interest="dmt", refinement="none"))
+
+
+BOTTOMS: dict[str, type[Pooled]] = {"pooled": Pooled, "dmt": DMT, "dtrn": DTRN}
 
 
 def history(p: Parameters, root: str, requests: Requests, request: int, action: int, extras: bool) -> list[Vector]:
@@ -156,10 +171,7 @@ def streams(p: Parameters, root: str, requests: Requests, recipe: Recipe, count:
             candidate = torch.stack(item).sum(0)
             own = []
             for task in range(count if bottom.own_streams else 1):
-                interests = [
-                    bottom.interest(tokens[action], candidate, task, action) if tokens[action] else torch.zeros_like(candidate)
-                    for action in actions
-                ]
+                interests = bottom.interests(tokens, candidate, task)
                 own.append(bottom.stream(torch.stack([*user, *item, *context, *interests]), task))
             out.append(own if bottom.own_streams else own * count)
     return out

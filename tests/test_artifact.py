@@ -20,7 +20,7 @@ from models.requests import NULL_KEY, Requests, Sequences
 from models.training import Trained, predict, train
 from tests.shops import shop, terms
 
-NAMES = ("dtrn", "mmoe", "single-task", "dmt+ple", "pooled+esmm")
+NAMES = ("dtrn", "mmoe", "single-task", "dmt+ple", "pooled+esmm", "dmt-x3", "dtrn-separate+ple")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_damaged_artifact_names_the_file_and_the_remedy(folder: Path, name: st
 
 def test_another_format_is_refused(folder: Path) -> None:
     _change(folder, format=99)
-    with pytest.raises(ValueError, match="format 99 came, 2 is what this version reads; retrain the model"):
+    with pytest.raises(ValueError, match="format 99 came, 3 is what this version reads; retrain the model"):
         artifact.load(folder)
 
 

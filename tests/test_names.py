@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +29,42 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_short_names_mean_what_the_design_says() -> None:
-    assert {name: (recipe.bottom, recipe.head) for name, recipe in RECIPES.items()} == {
+    assert {name: names.split(name) for name in RECIPES} == {
         "dtrn": ("dtrn", "mmoe"), "dmt": ("dmt", "mmoe"), "mmoe": ("pooled", "mmoe"), "ple": ("pooled", "ple"),
         "shared-bottom": ("pooled", "shared-bottom"), "single-task": ("pooled", "single-task"),
+        **{name: (name, "mmoe") for name in names.VARIANTS},
     }  # fmt: skip
+    assert len({json.dumps(recipe.to_json()) for recipe in RECIPES.values()}) == len(RECIPES)  # no two are one model
 
 
 def test_every_bottom_goes_with_every_head() -> None:
-    for bottom in names.parts("bottoms"):
+    for bottom in names.bottoms():
         for head in names.parts("heads"):
             recipe = named(f"{bottom}+{head}")
-            assert (recipe.bottom, recipe.head) == (bottom, head)
+            assert recipe == replace(RECIPES["mmoe"], head=head, **names.settings(bottom))
             assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
             assert Network(recipe, Sizes().shape).tasks == 3
 
 
 @pytest.mark.parametrize(
-    "name", ["transformer", "dtrn+", "+ple", "dtrn+dtrn", "ple+mmoe", "dtrn+ple+mmoe", "DTRN", "dtrn+__init__", ""]
+    "name",
+    [
+        "transformer",
+        "dtrn-",
+        "dtrn-tim+",
+        "dtrn+",
+        "+ple",
+        "dtrn+dtrn",
+        "ple+mmoe",
+        "dtrn+ple+mmoe",
+        "DTRN",
+        "dtrn+__init__",
+        "",
+    ],
 )
 def test_an_unknown_name_says_what_is_known(name: str) -> None:
-    known = r"is not a model; dtrn, dmt, .* bottom\+head with a bottom of dmt, dtrn, pooled and a head of .*single-task"
+    bottoms = r"dmt, dmt-senet, .*, dtrn, dtrn-.*, pooled"
+    known = rf"is not a model; dtrn, dmt, .* bottom\+head with a bottom of {bottoms} and a head of .*single-task"
     with pytest.raises(ValueError, match=f"^'{re.escape(name)}' {known}"):
         named(name)
 
@@ -58,6 +75,7 @@ def _listing(*candidates: str) -> Contract:
 
 def test_a_contract_takes_any_model_by_its_one_name() -> None:
     assert _listing("dtrn+ple", "pooled+mmoe", "single-task").training.candidates == ("dtrn+ple", "mmoe", "single-task")
+    assert _listing("dtrn-tim+mmoe", "dmt-x3+ple").training.candidates == ("dtrn-tim", "dmt-x3+ple")
     assert logs.contract(logs.EVENTS).training.candidates == ("dtrn", "mmoe")
     with pytest.raises(ValueError, match=r"'dtrn\+mmoe' is 'dtrn' once more; name a model once"):
         _listing("dtrn", "dtrn+mmoe")

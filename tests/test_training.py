@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from models import training
+from models import names, training
 from models.batches import Loader
 from models.checkpoint import Checkpoint, Epoch
-from models.config import RECIPES, Recipe, named
+from models.config import RECIPES, Recipe
 from models.contract import Contract
 from models.metrics import auc, log_loss
 from models.requests import MASKED, Requests
@@ -44,7 +44,8 @@ def weights(trained: Trained) -> dict[str, bytes]:
 
 def small(name: str) -> Recipe:
     """The model of this name in the sizes of these tests."""
-    return replace(RECIPE, bottom=named(name).bottom, head=named(name).head)
+    bottom, head = names.split(name)
+    return replace(RECIPE, head=head, **names.settings(bottom))
 
 
 @pytest.mark.parametrize("name", ["dtrn", "mmoe", "dmt", "single-task"])
