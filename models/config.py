@@ -32,8 +32,8 @@ class Recipe:
     width D of every embedding · attention heads N · layers of a Transformer · ffn its hidden width · hyper width of the
     hypernetwork · reduction r of the refinement · experts E that a task sees and their layer widths · tower width · share of
     rows that turn 'unknown' in training · standard deviation of the embeddings at the start. Of DTRN and DMT: what makes the
-    `interest` of a history and its `refinement` (in the modules of these names), `copies` of DMT's Transformers. Raises
-    ValueError naming the part.
+    `interest` of a history and its `refinement` (in the modules of these names), `copies` of DMT's Transformers. Of
+    STEM and PEPNet: the `base` bottom that they have a copy of per stream, or a gate on. Raises ValueError naming the part.
     """
 
     bottom: Annotated[str, _part("bottoms")]
@@ -52,6 +52,7 @@ class Recipe:
     interest: Literal["task-action", "task", "action", "shared", "separate", "dmt"] = "task-action"
     refinement: Literal["task", "shared", "none"] = "task"
     copies: Size = 1
+    base: Annotated[str, _part("bottoms")] = "pooled"
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Recipe:

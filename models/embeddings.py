@@ -77,6 +77,11 @@ class Fields(nn.Module):
         context = [_looked_up(t, batch.context_BC, c) for t, c in zip(self.context, contexts, strict=True)]
         return torch.stack([*user, *item, *context], dim=1)
 
+    def ids(self, batch: Batch) -> Tensor:
+        """(B, 2·D): the embeddings of the user's and of the item's id."""
+        user, item = self.user[0], self.item[0]
+        return torch.cat([user(batch.user_UF[batch.request_B, 0]), item(batch.item_BF[:, 0])], dim=-1)
+
     def token(self, token_NLF: Tensor) -> Tensor:
         """(N, L, D): the sum of a token's item and item-feature embeddings."""
         return torch.stack([_looked_up(t, token_NLF, c) for t, c in zip(self.item, self.columns[1], strict=True)]).sum(0)

@@ -22,6 +22,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dmt-senet": {"bottom": "dtrn", "interest": "dmt", "refinement": "shared"},
     "dmt-trm": {"bottom": "dtrn", "interest": "dmt"},
     "dmt-x3": {"bottom": "dmt", "copies": 3},
+    "stem-dmt": {"bottom": "stem", "base": "dmt"},
+    "pepnet-dmt": {"bottom": "pepnet", "base": "dmt"},
 }
 """Variant of a bottom → the parts of its recipe that make it so: ablations and controls, explained in docs/models.md."""
 
@@ -32,7 +34,11 @@ SHORT = {
     "ple": "pooled+ple",
     "shared-bottom": "pooled+shared-bottom",
     "single-task": "pooled+single-task",
+    "stem": "stem+stem",
+    "pepnet": "pepnet+ppnet",
     **{name: f"{name}+mmoe" for name in VARIANTS},
+    "stem-dmt": "stem-dmt+stem",
+    "pepnet-dmt": "pepnet-dmt+ppnet",
 }
 """Short name → bottom+head."""
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.config import Recipe
 from models.requests import Requests
-from tests.reference_heads import HEADS, Parameters, affine, softmax
+from tests.reference_heads import HEADS, Parameters, affine, gate_unit, softmax
 
 Vector = Tensor
 GammaBeta = Callable[[int, int], tuple[Tensor, Tensor]]
@@ -138,9 +138,6 @@ class DMT(DTRN):
         super().__init__(p, root, replace(recipe, interest="dmt", refinement="none"))
 
 
-BOTTOMS: dict[str, type[Pooled]] = {"pooled": Pooled, "dmt": DMT, "dtrn": DTRN}
-
-
 def history(p: Parameters, root: str, requests: Requests, request: int, action: int, extras: bool) -> list[Vector]:
     """Embedded tokens of one request's span: item fields, and where a Transformer reads them action, time gap and age."""
     begin, end = int(requests.start[request, action]), int(requests.end[request, action])
@@ -157,31 +154,80 @@ def history(p: Parameters, root: str, requests: Requests, request: int, action: 
     return tokens
 
 
-def streams(p: Parameters, root: str, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
-    """By sample the `count` streams of the bottom whose parameters begin with `root`: one a task, or the same for all."""
-    bottom = BOTTOMS[recipe.bottom](p, root, recipe)
-    actions = range(requests.start.shape[1])
+Streams = Callable[[Parameters, str, Requests, Recipe, int], list[list[Vector]]]
+"""By sample the streams, as many as asked for, of the bottom whose parameters begin so: one a task, or the same for all."""
+
+
+def looked_up(kind: type[Pooled]) -> Streams:
+    """Of a bottom with one set of tables."""
+
+    def streams(p: Parameters, root: str, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
+        bottom = kind(p, root, recipe)
+        actions = range(requests.start.shape[1])
+        out = []
+        for request, (first, last) in enumerate(itertools.pairwise(requests.offsets)):
+            user = [p[f"{root}.fields.user.{f}.weight"][int(r)] for f, r in enumerate(requests.user[request])]
+            tokens = [history(p, root, requests, request, action, bottom.extras) for action in actions]
+            for sample in range(first, last):
+                item = [p[f"{root}.fields.item.{f}.weight"][int(r)] for f, r in enumerate(requests.item[sample])]
+                context = [p[f"{root}.fields.context.{f}.weight"][int(r)] for f, r in enumerate(requests.context[sample])]
+                candidate = torch.stack(item).sum(0)
+                own = []
+                for task in range(count if bottom.own_streams else 1):
+                    interests = bottom.interests(tokens, candidate, task)
+                    own.append(bottom.stream(torch.stack([*user, *item, *context, *interests]), task))
+                out.append(own if bottom.own_streams else own * count)
+        return out
+
+    return streams
+
+
+def stem(p: Parameters, root: str, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
+    """Every stream from tables of its own."""
+    base = replace(recipe, bottom=recipe.base)
+    alone = [BOTTOMS[recipe.base](p, f"{root}.{stream}", requests, base, 1) for stream in range(count)]
+    return [[own[sample][0] for own in alone] for sample in range(len(requests))]
+
+
+def pepnet(p: Parameters, root: str, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
+    """A gate on every number of every stream, made of the context's embeddings in it and of the whole of it."""
+    base = BOTTOMS[recipe.base](p, f"{root}.base", requests, replace(recipe, bottom=recipe.base), count)
+    begin = (requests.user.shape[1] + requests.item.shape[1]) * recipe.width
+    end = begin + requests.context.shape[1] * recipe.width
+    return [[x * gate_unit(p, f"{root}.gate", 0, x[begin:end], x) for x in own] for own in base]
+
+
+BOTTOMS: dict[str, Streams] = {
+    "dmt": looked_up(DMT),
+    "dtrn": looked_up(DTRN),
+    "pepnet": pepnet,
+    "pooled": looked_up(Pooled),
+    "stem": stem,
+}
+
+
+def ids(p: Parameters, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
+    """By sample and stream the embeddings of the user's and the item's id, as they are in the tables."""
     out = []
     for request, (first, last) in enumerate(itertools.pairwise(requests.offsets)):
-        user = [p[f"{root}.fields.user.{f}.weight"][int(r)] for f, r in enumerate(requests.user[request])]
-        tokens = [history(p, root, requests, request, action, bottom.extras) for action in actions]
         for sample in range(first, last):
-            item = [p[f"{root}.fields.item.{f}.weight"][int(r)] for f, r in enumerate(requests.item[sample])]
-            context = [p[f"{root}.fields.context.{f}.weight"][int(r)] for f, r in enumerate(requests.context[sample])]
-            candidate = torch.stack(item).sum(0)
             own = []
-            for task in range(count if bottom.own_streams else 1):
-                interests = bottom.interests(tokens, candidate, task)
-                own.append(bottom.stream(torch.stack([*user, *item, *context, *interests]), task))
-            out.append(own if bottom.own_streams else own * count)
+            for task in range(count):
+                root = {"stem": f"bottom.{task}", "pepnet": "bottom.base"}.get(recipe.bottom, "bottom")
+                user = p[f"{root}.fields.user.0.weight"][int(requests.user[request, 0])]
+                own.append(torch.cat([user, p[f"{root}.fields.item.0.weight"][int(requests.item[sample, 0])]]))
+            out.append(own)
     return out
 
 
 def logits(p: Mapping[str, Tensor], requests: Requests, recipe: Recipe, tasks: int) -> Tensor:
-    """(B, T) logits of encoded requests. The last of the T + 1 streams that every head is given is the shared one."""
+    """(B, T) logits of encoded requests. PLE and STEM are given T + 1 streams, of which the last is the shared one."""
     if recipe.head == "single-task":
-        alone = [streams(p, f"bottom.{task}", requests, recipe, 1) for task in range(tasks)]
+        alone = [BOTTOMS[recipe.bottom](p, f"bottom.{task}", requests, recipe, 1) for task in range(tasks)]
         given = [[alone[task][sample][0] for task in range(tasks)] for sample in range(len(requests))]
     else:
-        given = streams(p, "bottom", requests, recipe, tasks + (recipe.head == "ple"))
+        given = BOTTOMS[recipe.bottom](p, "bottom", requests, recipe, tasks + (recipe.head in ("ple", "stem")))
+    if recipe.head == "ppnet":
+        personal = ids(p, requests, recipe, tasks)
+        given = [[torch.cat(both) for both in zip(*sample, strict=True)] for sample in zip(given, personal, strict=True)]
     return torch.stack([torch.stack(HEADS[recipe.head](p, x, recipe, tasks)) for x in given])

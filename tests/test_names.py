@@ -32,7 +32,9 @@ def test_short_names_mean_what_the_design_says() -> None:
     assert {name: names.split(name) for name in RECIPES} == {
         "dtrn": ("dtrn", "mmoe"), "dmt": ("dmt", "mmoe"), "mmoe": ("pooled", "mmoe"), "ple": ("pooled", "ple"),
         "shared-bottom": ("pooled", "shared-bottom"), "single-task": ("pooled", "single-task"),
-        **{name: (name, "mmoe") for name in names.VARIANTS},
+        "stem": ("stem", "stem"), "stem-dmt": ("stem-dmt", "stem"),
+        "pepnet": ("pepnet", "ppnet"), "pepnet-dmt": ("pepnet-dmt", "ppnet"),
+        **{name: (name, "mmoe") for name in names.VARIANTS if name.startswith(("dtrn", "dmt"))},
     }  # fmt: skip
     assert len({json.dumps(recipe.to_json()) for recipe in RECIPES.values()}) == len(RECIPES)  # no two are one model
 
@@ -63,7 +65,7 @@ def test_every_bottom_goes_with_every_head() -> None:
     ],
 )
 def test_an_unknown_name_says_what_is_known(name: str) -> None:
-    bottoms = r"dmt, dmt-senet, .*, dtrn, dtrn-.*, pooled"
+    bottoms = r"dmt, dmt-senet, .*, dtrn, dtrn-.*, pepnet, .*, pooled, stem, stem-dmt"
     known = rf"is not a model; dtrn, dmt, .* bottom\+head with a bottom of {bottoms} and a head of .*single-task"
     with pytest.raises(ValueError, match=f"^'{re.escape(name)}' {known}"):
         named(name)
@@ -75,7 +77,7 @@ def _listing(*candidates: str) -> Contract:
 
 def test_a_contract_takes_any_model_by_its_one_name() -> None:
     assert _listing("dtrn+ple", "pooled+mmoe", "single-task").training.candidates == ("dtrn+ple", "mmoe", "single-task")
-    assert _listing("dtrn-tim+mmoe", "dmt-x3+ple").training.candidates == ("dtrn-tim", "dmt-x3+ple")
+    assert _listing("dtrn-tim+mmoe", "dmt-x3+ple", "stem+stem").training.candidates == ("dtrn-tim", "dmt-x3+ple", "stem")
     assert logs.contract(logs.EVENTS).training.candidates == ("dtrn", "mmoe")
     with pytest.raises(ValueError, match=r"'dtrn\+mmoe' is 'dtrn' once more; name a model once"):
         _listing("dtrn", "dtrn+mmoe")

@@ -17,11 +17,11 @@ from models.batches import Batch
 from models.config import Recipe
 from models.embeddings import Moment, Shape, placed
 from models.interest import interest
-from models.parts import Bottom
+from models.parts import Tabled
 from models.refinement import refinement
 
 
-class DTRN(Bottom):
+class DTRN(Tabled):
     """Fields and the histories' interests (`models.interest`), rescaled (`models.refinement`)."""
 
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
