@@ -16,6 +16,7 @@ from assets import lake, training
 from models import names
 from models.config import RECIPES, Recipe, named
 from models.contract import Contract, load
+from models.embeddings import Shape
 from models.home import Home
 from models.network import Network
 from orchestration import jobs
@@ -131,6 +132,21 @@ def test_the_code_of_every_part_counts_for_a_training_and_for_nothing_before_it(
         assert after[0] != before[0], part
         assert after[1:] == before[1:], part
         before = after
+
+
+def test_the_page_lists_every_variant_with_its_parameters() -> None:
+    page = (ROOT / "docs" / "models.md").read_text().split("## Variants")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `([a-z0-9-]+)` \|.* \| ([\d,]+) \|$", page, re.MULTILINE)
+    shape = Shape((9, 8), (9, 8, 7), (9, 8), tasks=3, actions=4, length=50)
+
+    def size(bottom: str) -> int:
+        built = Network(named(f"{bottom}+mmoe"), shape).bottom
+        tables = {id(p) for fields in built.tables() for p in fields.parameters()}
+        return sum(p.numel() for p in built.parameters() if id(p) not in tables)
+
+    assert {name: int(count.replace(",", "")) for name, count in listed} == {
+        name: size(name) for name in ("dtrn", "dmt", *names.VARIANTS)
+    }
 
 
 def test_the_pages_example_is_a_head_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ units of each of its hidden layers:
     δ[t,l] = GateNU[t,l]([E(user) ; E(item) ; stop-gradient(x[t])]) ∈ (0, 2)                GateNU: `models.gates`
 
 The prior are the ids' embeddings as the tables have them, before the bottom does anything to them; it trains them. **Ours**:
-the author of an item, in the paper's prior too, is not among our roles and left out; a gate has a first layer for each task
-and hidden layer. The hidden layers are those of the single-task network and of the tower.
+the author of an item, in the paper's prior too, is not among our roles and left out; 'hidden units' are read as what a layer
+gives, so x[t] itself is not scaled; no two gates share a layer. The hidden layers are those of the single-task network and of
+the tower.
 
 With the bottom `pepnet` it is the paper's model.
 """
