@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from models import names
 
-FORMAT = 2
+FORMAT = 3
 """Of an artifact's files: raised when today's code cannot read yesterday's."""
 
 Size = Annotated[int, Field(ge=1)]
@@ -31,7 +31,9 @@ class Recipe:
 
     width D of every embedding · attention heads N · layers of a Transformer · ffn its hidden width · hyper width of the
     hypernetwork · reduction r of the refinement · experts E that a task sees and their layer widths · tower width · share of
-    rows that turn 'unknown' in training · standard deviation of the embeddings at the start. Raises ValueError naming the part.
+    rows that turn 'unknown' in training · standard deviation of the embeddings at the start. Of DTRN and DMT: what makes the
+    `interest` of a history and its `refinement` (in the modules of these names), `copies` of DMT's Transformers. Of
+    STEM and PEPNet: the `base` bottom that they have a copy of per stream, or a gate on. Raises ValueError naming the part.
     """
 
     bottom: Annotated[str, _part("bottoms")]
@@ -47,6 +49,10 @@ class Recipe:
     tower: Size = 16
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     embedding_std: Annotated[float, Field(gt=0)] = 0.3
+    interest: Literal["task-action", "task", "action", "shared", "separate", "dmt"] = "task-action"
+    refinement: Literal["task", "shared", "none"] = "task"
+    copies: Size = 1
+    base: Annotated[str, _part("bottoms")] = "pooled"
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Recipe:
@@ -85,7 +91,7 @@ MMOE = Recipe(bottom="pooled")
 def named(name: str) -> Recipe:
     """The recipe of a short name, or of `bottom+head`. Raises ValueError for an unknown one, saying what is known."""
     bottom, head = names.split(name)
-    return replace(MMOE, bottom=bottom, head=head)
+    return replace(MMOE, head=head, **names.settings(bottom))
 
 
 RECIPES = {name: named(name) for name in names.SHORT}

@@ -78,6 +78,12 @@ class Fields(nn.Module):
         fields = torch.stack([*user, *(x[:samples] for x in item), *context], dim=1)
         return fields, torch.stack([x[samples:] for x in item]).sum(0)
 
+    def ids(self, batch: Batch) -> Tensor:
+        """(B, 2·D): the embeddings of the user's and of the item's id."""
+        user = F.embedding(batch.users, _weight(self.user[0]), sparse=True)[batch.user_UF[batch.request_B, 0]]
+        item = F.embedding(batch.items, _weight(self.item[0]), sparse=True)[batch.item_BF[:, 0]]
+        return torch.cat([user, item], dim=-1)
+
     def candidate(self, fields_BFD: Tensor) -> Tensor:
         """(B, D): the candidate as a token, out of what `forward` gave."""
         first = len(self.user)

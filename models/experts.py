@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.towers import Grouped
 
 
-def mixed(x_SBI: Tensor, first: nn.Linear, second: Grouped, gate_TBE: Tensor) -> Tensor:
+def mixture(x_SBI: Tensor, first: nn.Linear, second: Grouped, gate_TBE: Tensor) -> Tensor:
     """(T, B, N): task t's mixture of the experts of stream t, or of the only one. `first` is (I, E·W), `second` (E, W, N)."""
     given = [x_SBI, first.weight, first.bias, second.weight, second.bias, gate_TBE]
     kind = x_SBI.device.type

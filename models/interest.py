@@ -1,10 +1,18 @@
-"""TIM, DTRN's task-specific interest module: a hypernetwork-conditioned Transformer over each action's history.
+"""The interests of histories: TIM, DTRN's task-specific interest module, what it is made of, and what it is compared with.
 
-Liu et al., CIKM 2023 (arXiv 2308.05996) state that the hypernetwork takes the task and the behaviour-type embedding and
+Liu et al., CIKM 2023 (arXiv 2308.05996) state that a hypernetwork takes the task and the behaviour-type embedding and
 gives the Transformer's LayerNorm γ and β, all else being shared. The rest is our reconstruction, for task t and action a:
 
     z[t,a]  = MLP([e_task(t) ; e_action(a)]),  γ = 1 + Wγ·z,  β = Wβ·z   per layer, after attention and after the FFN
     v[t,a]  = the Transformer of `models.transformer` with this γ and β;  an empty history gives exactly 0
+
+A recipe's `interest` says who shares what; all but the first two are controls of ours (docs/models.md):
+
+    task-action   TIM                                                           streams: one a task
+    dmt           a Transformer an action, shared by the tasks (`bottoms/dmt`)            one
+    task, action  TIM whose hypernetwork is given the task alone, the action alone        one a task; one
+    shared        one Transformer for all, its γ, β learned as in any LayerNorm           one
+    separate      a Transformer for every (task, action), nothing shared                  one a task
 """
 
 from __future__ import annotations
@@ -14,50 +22,114 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.batches import Batch
+from models.batches import Batch, Bucket
 from models.config import Recipe
 from models.transformer import Transformer
 
 
 class Hypernetwork(nn.Module):
-    """γ, β of every (task, action, layer, place); starts at γ = 1, β = 0 up to a small task-dependent part."""
+    """γ, β of every (task, action, layer, place); starts at γ = 1, β = 0 up to a small conditional part.
 
-    def __init__(self, recipe: Recipe, tasks: int, actions: int) -> None:
+    Of a condition that is not in `by` it is given nothing, and its axis is 1.
+    """
+
+    def __init__(self, recipe: Recipe, tasks: int, actions: int, by: tuple[str, ...] = ("task", "action")) -> None:
         super().__init__()
-        self.shape = (tasks, actions, recipe.layers, 2, 2, recipe.width)
-        self.task = nn.Embedding(tasks, recipe.hyper)
-        self.action = nn.Embedding(actions, recipe.hyper)
-        self.hidden = nn.Linear(2 * recipe.hyper, recipe.hyper)
+        self.shape = (tasks if "task" in by else 1, actions if "action" in by else 1, recipe.layers, 2, 2, recipe.width)
+        self.task = nn.Embedding(tasks, recipe.hyper) if "task" in by else None
+        self.action = nn.Embedding(actions, recipe.hyper) if "action" in by else None
+        self.hidden = nn.Linear(len(by) * recipe.hyper, recipe.hyper)
         self.out = nn.Linear(recipe.hyper, math.prod(self.shape[2:]))
         nn.init.normal_(self.out.weight, std=0.01)
         nn.init.zeros_(self.out.bias)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """(γ, β), each (T, A, layers, 2, D); place 0 is after attention, 1 after the FFN."""
+        """(γ, β), each (T or 1, A or 1, layers, 2, D); place 0 is after attention, 1 after the FFN."""
         tasks, actions = self.shape[:2]
-        pair = torch.cat(
-            [
-                self.task.weight[:, None].expand(-1, actions, -1),
-                self.action.weight[None].expand(tasks, -1, -1),
-            ],
-            dim=-1,
-        )
-        out = self.out(torch.relu(self.hidden(pair))).view(self.shape)
+        known = []
+        if self.task is not None:
+            known.append(self.task.weight[:, None].expand(-1, actions, -1))
+        if self.action is not None:
+            known.append(self.action.weight[None].expand(tasks, -1, -1))
+        out = self.out(torch.relu(self.hidden(torch.cat(known, dim=-1)))).view(self.shape)
         return 1 + out[..., 0, :], out[..., 1, :]
 
 
-class Interest(nn.Module):
-    """TIM: (T, ΣN·R, D) interests of each action's buckets, for the R candidates of each of their N histories."""
+class Affine(nn.Module):
+    """γ, β learned as they are in any LayerNorm: what stands where there is no hypernetwork."""
 
-    def __init__(self, recipe: Recipe, tasks: int, actions: int) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.hypernetwork = Hypernetwork(recipe, tasks, actions)
+        self.gamma = nn.Parameter(torch.ones(1, 1, recipe.layers, 2, recipe.width))
+        self.beta = nn.Parameter(torch.zeros(1, 1, recipe.layers, 2, recipe.width))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """(γ, β), each (1, 1, layers, 2, D)."""
+        return self.gamma, self.beta
+
+
+class Interest(nn.Module):
+    """One Transformer for all tasks and actions, whose γ, β are all that may differ."""
+
+    def __init__(self, recipe: Recipe, tasks: int, actions: int, by: tuple[str, ...]) -> None:
+        super().__init__()
+        self.streams = tasks if "task" in by else 1
+        self.hypernetwork = Hypernetwork(recipe, tasks, actions, by) if by else Affine(recipe)
         self.transformer = Transformer(recipe)
 
     def forward(self, h_QD: Tensor, batch: Batch, candidate_BD: Tensor) -> list[Tensor]:
-        """`h_QD`: embedded tokens · `candidate_BD`: embedded samples."""
-        gamma, beta = self.hypernetwork()
+        """By action (streams, ΣN·R, D): the interests of its N histories, for the R candidates of each.
+
+        `h_QD`: embedded tokens · `candidate_BD`: embedded samples.
+        """
+        gamma, beta = (x.expand(-1, batch.place_BA.shape[1], -1, -1, -1) for x in self.hypernetwork())
         return [
             self.transformer(h_QD[begin:end], buckets, candidate_BD, gamma[:, action], beta[:, action])
             for action, begin, end, buckets in batch.actions()
         ]
+
+
+class Encoder(nn.Module):
+    """A Transformer with LayerNorms of its own."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.transformer = Transformer(recipe)
+        self.affine = Affine(recipe)
+
+    def forward(self, h_QD: Tensor, buckets: list[Bucket], candidate_BD: Tensor) -> Tensor:
+        """(1, ΣN·R, D) interests of the buckets' N histories, for the R candidates of each."""
+        gamma, beta = self.affine()
+        out: Tensor = self.transformer(h_QD, buckets, candidate_BD, gamma[:, 0], beta[:, 0])
+        return out
+
+
+class Encoders(nn.Module):
+    """An `Encoder` for every action and stream."""
+
+    def __init__(self, recipe: Recipe, streams: int, actions: int) -> None:
+        super().__init__()
+        self.streams = streams
+        self.actions = nn.ModuleList(nn.ModuleList(Encoder(recipe) for _ in range(streams)) for _ in range(actions))
+
+    def forward(self, h_QD: Tensor, batch: Batch, candidate_BD: Tensor) -> list[Tensor]:
+        """As `Interest` gives them."""
+        return [
+            torch.cat([encoder(h_QD[begin:end], buckets, candidate_BD) for encoder in self._of(action)])
+            for action, begin, end, buckets in batch.actions()
+        ]
+
+    def _of(self, action: int) -> nn.ModuleList:
+        encoders = self.actions[action]
+        assert isinstance(encoders, nn.ModuleList)
+        return encoders
+
+
+CONDITIONS = {"task-action": ("task", "action"), "task": ("task",), "action": ("action",), "shared": ()}
+
+
+def interest(recipe: Recipe, tasks: int, actions: int) -> Interest | Encoders:
+    """What the recipe's `interest` names."""
+    if recipe.interest in CONDITIONS:
+        return Interest(recipe, tasks, actions, CONDITIONS[recipe.interest])
+    return Encoders(recipe, recipe.copies if recipe.interest == "dmt" else tasks, actions)

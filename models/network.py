@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from models import bottoms, heads
 from models.batches import Batch
 from models.config import Recipe
 from models.embeddings import Shape
-from models.parts import Separate
+from models.parts import Bottom, Separate
 
 
 class Network(nn.Module):
@@ -23,14 +24,19 @@ class Network(nn.Module):
         bottom, head = bottoms.named(recipe.bottom), heads.named(recipe.head)
         if head.separate:
             one = replace(shape, tasks=1, given=())
-            self.bottom: nn.Module = Separate([bottom(recipe, one) for _ in range(shape.tasks)])
+            self.bottom: Bottom = Separate(bottom(recipe, one) for _ in range(shape.tasks))
         else:
             self.bottom = bottom(recipe, replace(shape, tasks=shape.tasks + head.extra))
         self.head = head(recipe, shape, self.bottom.outputs)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, T)."""
-        logits: Tensor = self.head(self.bottom(batch))
+        x_SBI = self.bottom(batch)
+        if self.head.personal:
+            ids = self.bottom.ids(batch)
+            streams = max(len(x_SBI), len(ids))
+            x_SBI = torch.cat([x_SBI.expand(streams, -1, -1), ids.expand(streams, -1, -1)], dim=-1)
+        logits: Tensor = self.head(x_SBI)
         return logits
 
     def loss(self, batch: Batch, weight_T: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,10 +50,8 @@ class Network(nn.Module):
 
     def id_tables(self) -> list[nn.Parameter]:
         """The embeddings of user and item ids, of every set of tables."""
-        tables: list[nn.Parameter] = self.bottom.id_tables()  # type: ignore[operator]
-        return tables
+        return self.bottom.id_tables()
 
     def id_rows(self, batch: Batch) -> list[Tensor]:
         """The rows of each of `id_tables` that the batch reads, distinct."""
-        rows: list[Tensor] = self.bottom.id_rows(batch)  # type: ignore[operator]
-        return rows
+        return self.bottom.id_rows(batch)

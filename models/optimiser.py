@@ -26,10 +26,10 @@ LONGEST = 512
 
 
 class Deferred(torch.optim.AdamW):
-    """AdamW; the parameters in `tables` have row-sparse gradients, each row once, and `share` of every row is taken a step.
+    """AdamW; the parameters in `tables` have row-sparse gradients, and `share` of every row is taken a step.
 
-    A step is `prepare` (before the batch's rows are read), backward, `step`. `settle` brings all rows up to date: before the
-    tables are read as a whole, and before the state is kept.
+    A step is `prepare` with the rows that the batch reads, a read of just those, backward, `step`. `settle` brings all rows
+    up to date: before the tables are read as a whole, and before the state is kept.
     """
 
     def __init__(self, tables: list[nn.Parameter], rest: Iterable[nn.Parameter], *, lr: float, share: float) -> None:
@@ -45,6 +45,7 @@ class Deferred(torch.optim.AdamW):
                 "exp_avg": torch.zeros_like(table),
                 "exp_avg_sq": torch.zeros_like(table),
             }
+        self.read: list[Tensor] = []
         self._settled()
 
     def _settled(self) -> None:
@@ -61,6 +62,7 @@ class Deferred(torch.optim.AdamW):
     def prepare(self, rows: list[Tensor]) -> None:
         """Bring these rows of each table up to date; distinct."""
         wait = torch.arange(self.now - self.first, -1, -1, dtype=torch.float64)  # t - s, for each s since `first`
+        self.read = rows
         factors = torch.stack([(1 - self.share) ** wait, -self.lr * self.owed, self.beta1**wait, self.beta2**wait])
         for table, read, last in zip(self.tables, rows, self.last, strict=True):
             state, since = self.state[table], last[read]
@@ -75,19 +77,19 @@ class Deferred(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of AdamW, of the tables only in the rows that have a gradient: those of the last `prepare`."""
+        """One step of AdamW, of the tables only in the rows of the last `prepare`."""
         gradients = [table.grad for table in self.tables]
         for table in self.tables:
             table.grad = None
         super().step(closure)
         self.now += 1
         unbiased1, unbiased2 = 1 - self.beta1**self.now, 1 - self.beta2**self.now
-        for table, gradient, last in zip(self.tables, gradients, self.last, strict=True):
+        for table, gradient, rows, last in zip(self.tables, gradients, self.read, self.last, strict=True):
             state = self.state[table]
             state["step"] += 1
             if gradient is None:
                 continue
-            rows, g = gradient._indices()[0], gradient._values()
+            g = gradient._values().view(-1, *table[rows].shape).sum(0)  # what was read twice has each row twice, in this order
             m = state["exp_avg"].index_select(0, rows).lerp_(g, 1 - self.beta1)
             v = state["exp_avg_sq"].index_select(0, rows).mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
             state["exp_avg"].index_copy_(0, rows, m)

@@ -7,6 +7,7 @@ a stream per task. Letters: S streams · B samples · T tasks · F fields · D w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -20,27 +21,50 @@ from models.towers import Towers
 
 
 class Bottom(nn.Module, ABC):
-    """Reads a batch. Sets `fields` (its embedding tables) and `outputs` (width of a stream)."""
+    """Reads a batch. `outputs`: width of a stream, which begins with the user's, item's and context's fields, D each."""
 
-    fields: Fields
     outputs: int
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """(S, B, outputs): S = 1 where the tasks share the representation, else `shape.tasks`, in the tasks' order."""
+
+    def tables(self) -> list[Fields]:
+        """Its sets of embedding tables: one, or one a stream."""
+        return [module for module in self.modules() if isinstance(module, Fields)]
+
+    def ids(self, batch: Batch) -> Tensor:
+        """(1 or S, B, 2·D): embeddings of the user's and of the item's id as they are in each set of tables."""
+        return torch.stack([fields.ids(batch) for fields in self.tables()])
+
+    def id_tables(self) -> list[nn.Parameter]:
+        """The embeddings of user and item ids: they overfit first, so they alone are decayed."""
+        return [table[0].weight for fields in self.tables() for table in (fields.user, fields.item)]  # type: ignore[misc]
+
+    def id_rows(self, batch: Batch) -> list[Tensor]:
+        """The rows of each of `id_tables` that the batch reads, distinct."""
+        return [rows for _ in self.tables() for rows in (batch.users, batch.items)]
+
+
+class Tabled(Bottom):
+    """A bottom with one set of tables, `fields`, for all tasks."""
 
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
         super().__init__()
         self.fields = Fields(recipe, shape)
         self.outputs = shape.fields * recipe.width
 
-    @abstractmethod
+
+class Separate(nn.ModuleList, Bottom):
+    """Bottoms side by side, each of one stream: nothing is shared, embeddings included."""
+
+    def __init__(self, bottoms: Iterable[Bottom]) -> None:
+        super().__init__(bottoms)
+        self.outputs = next(iter(self)).outputs  # type: ignore[assignment]
+
     def forward(self, batch: Batch) -> Tensor:
-        """(S, B, outputs): S = 1 where the tasks share the representation, else `shape.tasks`, in the tasks' order."""
-
-    def id_tables(self) -> list[nn.Parameter]:
-        """The embeddings of user and item ids: they overfit first, so they alone are decayed."""
-        return [self.fields.user[0].weight, self.fields.item[0].weight]  # type: ignore[list-item]
-
-    def id_rows(self, batch: Batch) -> list[Tensor]:
-        """The rows of each of `id_tables` that the batch reads."""
-        return [batch.users, batch.items]
+        """(S, B, outputs)."""
+        return torch.cat([bottom(batch) for bottom in self])
 
 
 class Head(nn.Module, ABC):
@@ -51,6 +75,9 @@ class Head(nn.Module, ABC):
 
     separate: ClassVar[bool] = False
     """Whether every task gets a whole bottom to itself, embeddings included; it is built for that one task."""
+
+    personal: ClassVar[bool] = False
+    """Whether the bottom's `ids` follow each stream, so that it reads (S, B, inputs + 2·D)."""
 
     towers: Towers
 
@@ -71,21 +98,3 @@ class Head(nn.Module, ABC):
     def start_from(self, base_rates: Tensor) -> None:
         """Let every task start at its base rate (T,)."""
         self.towers.start_from(base_rates)
-
-
-class Separate(nn.ModuleList):
-    """A bottom per task, one behind the other: what a head with `separate` reads."""
-
-    def __init__(self, bottoms: list[Bottom]) -> None:
-        super().__init__(bottoms)
-        self.outputs = bottoms[0].outputs
-
-    def forward(self, batch: Batch) -> Tensor:
-        """(T, B, outputs)."""
-        return torch.cat([bottom(batch) for bottom in self])
-
-    def id_tables(self) -> list[nn.Parameter]:
-        return [table for bottom in self for table in bottom.id_tables()]  # type: ignore[operator]
-
-    def id_rows(self, batch: Batch) -> list[Tensor]:
-        return [rows for bottom in self for rows in bottom.id_rows(batch)]  # type: ignore[operator]

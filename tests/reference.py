@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from models.config import Recipe
 from models.requests import Requests
-from tests.reference_heads import HEADS, Parameters, affine, softmax
+from tests.reference_heads import HEADS, Parameters, affine, gate_unit, softmax
 
 Vector = Tensor
 GammaBeta = Callable[[int, int], tuple[Tensor, Tensor]]
@@ -77,53 +78,64 @@ class Pooled:
     def __init__(self, p: Parameters, root: str, recipe: Recipe) -> None:
         self.p, self.root, self.recipe = p, root, recipe
 
-    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int) -> Vector:
-        return torch.stack(tokens).mean(0)
+    def interests(self, histories: list[list[Vector]], candidate: Vector, task: int) -> list[Vector]:
+        return [torch.stack(tokens).mean(0) if tokens else torch.zeros_like(candidate) for tokens in histories]
 
     def stream(self, x_FD: Tensor, task: int) -> Vector:
         return x_FD.flatten()
 
 
-class DMT(Pooled):
-    """A Transformer with a LayerNorm of its own for every action, then target attention."""
-
-    extras = True
-
-    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int) -> Vector:
-        root = f"{self.root}.actions.{action}"
-
-        def gamma_beta(layer: int, place: int) -> tuple[Tensor, Tensor]:
-            return self.p[f"{root}.gamma"][layer, place], self.p[f"{root}.beta"][layer, place]
-
-        h = transformer(self.p, f"{root}.transformer", tokens, self.recipe, gamma_beta)
-        return target_attention(self.p, f"{root}.transformer", candidate, h)
-
-
 class DTRN(Pooled):
-    """One Transformer whose γ, β a hypernetwork makes of task and action; SENet-like refinement per task."""
+    """One Transformer whose γ, β a hypernetwork makes of task and action, SENet-like refinement per task; and its variants."""
 
-    own_streams = True
     extras = True
 
-    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int) -> Vector:
-        p, width, root = self.p, len(candidate), f"{self.root}.interest"
+    @property
+    def own_streams(self) -> bool:  # type: ignore[override]
+        return self.recipe.interest in ("task-action", "task", "separate") or self.recipe.refinement == "task"
 
-        def gamma_beta(layer: int, place: int) -> tuple[Tensor, Tensor]:
-            """z = relu(linear([e_task ; e_action])), γ = 1 + Wγ·z, β = Wβ·z."""
-            hyper = f"{root}.hypernetwork"
-            pair = torch.cat([p[f"{hyper}.task.weight"][task], p[f"{hyper}.action.weight"][action]])
-            out = affine(p, f"{hyper}.out", torch.relu(affine(p, f"{hyper}.hidden", pair)))
+    def interests(self, histories: list[list[Vector]], candidate: Vector, task: int) -> list[Vector]:
+        encoders = {"dmt": list(range(self.recipe.copies)), "separate": [task]}.get(self.recipe.interest, [None])
+        return [
+            self.interest(tokens, candidate, task, action, encoder) if tokens else torch.zeros_like(candidate)
+            for encoder in encoders
+            for action, tokens in enumerate(histories)
+        ]
+
+    def interest(self, tokens: list[Vector], candidate: Vector, task: int, action: int, encoder: int | None) -> Vector:
+        """`encoder`: number of the Transformer among those of the action; None where all share one."""
+        p, width, root = self.p, len(candidate), f"{self.root}.interest"
+        affine_root = f"{root}.hypernetwork"
+        if encoder is not None:
+            root = f"{root}.actions.{action}.{encoder}"
+            affine_root = f"{root}.affine"
+
+        def hyper(layer: int, place: int) -> tuple[Tensor, Tensor]:
+            """z = relu(linear([e_task ; e_action])), γ = 1 + Wγ·z, β = Wβ·z, without what it is not conditioned on."""
+            known = [p[f"{affine_root}.task.weight"][task]] if "task" in self.recipe.interest else []
+            known += [p[f"{affine_root}.action.weight"][action]] if "action" in self.recipe.interest else []
+            out = affine(p, f"{affine_root}.out", torch.relu(affine(p, f"{affine_root}.hidden", torch.cat(known))))
             begin = (layer * 2 + place) * 2 * width
             return 1 + out[begin : begin + width], out[begin + width : begin + 2 * width]
 
-        h = transformer(p, f"{root}.transformer", tokens, self.recipe, gamma_beta)
+        def learned(layer: int, place: int) -> tuple[Tensor, Tensor]:
+            return p[f"{affine_root}.gamma"][0, 0, layer, place], p[f"{affine_root}.beta"][0, 0, layer, place]
+
+        conditional = self.recipe.interest in ("task-action", "task", "action")
+        h = transformer(p, f"{root}.transformer", tokens, self.recipe, hyper if conditional else learned)
         return target_attention(p, f"{root}.transformer", candidate, h)
 
     def stream(self, x_FD: Tensor, task: int) -> Vector:
-        return refined(self.p, f"{self.root}.refinement", x_FD, task)
+        if self.recipe.refinement == "none":
+            return x_FD.flatten()
+        return refined(self.p, f"{self.root}.refinement", x_FD, task if self.recipe.refinement == "task" else 0)
 
 
-BOTTOMS = {"pooled": Pooled, "dmt": DMT, "dtrn": DTRN}
+class DMT(DTRN):
+    """A Transformer with a LayerNorm of its own for every action, then target attention."""
+
+    def __init__(self, p: Parameters, root: str, recipe: Recipe) -> None:
+        super().__init__(p, root, replace(recipe, interest="dmt", refinement="none"))
 
 
 def history(p: Parameters, root: str, requests: Requests, request: int, action: int, extras: bool) -> list[Vector]:
@@ -142,34 +154,80 @@ def history(p: Parameters, root: str, requests: Requests, request: int, action: 
     return tokens
 
 
-def streams(p: Parameters, root: str, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
-    """By sample the `count` streams of the bottom whose parameters begin with `root`: one a task, or the same for all."""
-    bottom = BOTTOMS[recipe.bottom](p, root, recipe)
-    actions = range(requests.start.shape[1])
+Streams = Callable[[Parameters, str, Requests, Recipe, int], list[list[Vector]]]
+"""By sample the streams, as many as asked for, of the bottom whose parameters begin so: one a task, or the same for all."""
+
+
+def looked_up(kind: type[Pooled]) -> Streams:
+    """Of a bottom with one set of tables."""
+
+    def streams(p: Parameters, root: str, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
+        bottom = kind(p, root, recipe)
+        actions = range(requests.start.shape[1])
+        out = []
+        for request, (first, last) in enumerate(itertools.pairwise(requests.offsets)):
+            user = [p[f"{root}.fields.user.{f}.weight"][int(r)] for f, r in enumerate(requests.user[request])]
+            tokens = [history(p, root, requests, request, action, bottom.extras) for action in actions]
+            for sample in range(first, last):
+                item = [p[f"{root}.fields.item.{f}.weight"][int(r)] for f, r in enumerate(requests.item[sample])]
+                context = [p[f"{root}.fields.context.{f}.weight"][int(r)] for f, r in enumerate(requests.context[sample])]
+                candidate = torch.stack(item).sum(0)
+                own = []
+                for task in range(count if bottom.own_streams else 1):
+                    interests = bottom.interests(tokens, candidate, task)
+                    own.append(bottom.stream(torch.stack([*user, *item, *context, *interests]), task))
+                out.append(own if bottom.own_streams else own * count)
+        return out
+
+    return streams
+
+
+def stem(p: Parameters, root: str, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
+    """Every stream from tables of its own."""
+    base = replace(recipe, bottom=recipe.base)
+    alone = [BOTTOMS[recipe.base](p, f"{root}.{stream}", requests, base, 1) for stream in range(count)]
+    return [[own[sample][0] for own in alone] for sample in range(len(requests))]
+
+
+def pepnet(p: Parameters, root: str, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
+    """A gate on every number of every stream, made of the context's embeddings in it and of the whole of it."""
+    base = BOTTOMS[recipe.base](p, f"{root}.base", requests, replace(recipe, bottom=recipe.base), count)
+    begin = (requests.user.shape[1] + requests.item.shape[1]) * recipe.width
+    end = begin + requests.context.shape[1] * recipe.width
+    return [[x * gate_unit(p, f"{root}.gate", 0, x[begin:end], x) for x in own] for own in base]
+
+
+BOTTOMS: dict[str, Streams] = {
+    "dmt": looked_up(DMT),
+    "dtrn": looked_up(DTRN),
+    "pepnet": pepnet,
+    "pooled": looked_up(Pooled),
+    "stem": stem,
+}
+
+
+def ids(p: Parameters, requests: Requests, recipe: Recipe, count: int) -> list[list[Vector]]:
+    """By sample and stream the embeddings of the user's and the item's id, as they are in the tables."""
     out = []
     for request, (first, last) in enumerate(itertools.pairwise(requests.offsets)):
-        user = [p[f"{root}.fields.user.{f}.weight"][int(r)] for f, r in enumerate(requests.user[request])]
-        tokens = [history(p, root, requests, request, action, bottom.extras) for action in actions]
         for sample in range(first, last):
-            item = [p[f"{root}.fields.item.{f}.weight"][int(r)] for f, r in enumerate(requests.item[sample])]
-            context = [p[f"{root}.fields.context.{f}.weight"][int(r)] for f, r in enumerate(requests.context[sample])]
-            candidate = torch.stack(item).sum(0)
             own = []
-            for task in range(count if bottom.own_streams else 1):
-                interests = [
-                    bottom.interest(tokens[action], candidate, task, action) if tokens[action] else torch.zeros_like(candidate)
-                    for action in actions
-                ]
-                own.append(bottom.stream(torch.stack([*user, *item, *context, *interests]), task))
-            out.append(own if bottom.own_streams else own * count)
+            for task in range(count):
+                root = {"stem": f"bottom.{task}", "pepnet": "bottom.base"}.get(recipe.bottom, "bottom")
+                user = p[f"{root}.fields.user.0.weight"][int(requests.user[request, 0])]
+                own.append(torch.cat([user, p[f"{root}.fields.item.0.weight"][int(requests.item[sample, 0])]]))
+            out.append(own)
     return out
 
 
 def logits(p: Mapping[str, Tensor], requests: Requests, recipe: Recipe, tasks: int) -> Tensor:
-    """(B, T) logits of encoded requests. The last of the T + 1 streams that every head is given is the shared one."""
+    """(B, T) logits of encoded requests. PLE and STEM are given T + 1 streams, of which the last is the shared one."""
     if recipe.head == "single-task":
-        alone = [streams(p, f"bottom.{task}", requests, recipe, 1) for task in range(tasks)]
+        alone = [BOTTOMS[recipe.bottom](p, f"bottom.{task}", requests, recipe, 1) for task in range(tasks)]
         given = [[alone[task][sample][0] for task in range(tasks)] for sample in range(len(requests))]
     else:
-        given = streams(p, "bottom", requests, recipe, tasks + (recipe.head == "ple"))
+        given = BOTTOMS[recipe.bottom](p, "bottom", requests, recipe, tasks + (recipe.head in ("ple", "stem")))
+    if recipe.head == "ppnet":
+        personal = ids(p, requests, recipe, tasks)
+        given = [[torch.cat(both) for both in zip(*sample, strict=True)] for sample in zip(given, personal, strict=True)]
     return torch.stack([torch.stack(HEADS[recipe.head](p, x, recipe, tasks)) for x in given])

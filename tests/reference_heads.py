@@ -37,6 +37,12 @@ def tower(p: Parameters, task: int, x: Tensor) -> Tensor:
     return group(p, "head.towers.last", task, torch.relu(group(p, "head.towers.hidden", task, x))).squeeze()
 
 
+def gate_unit(p: Parameters, root: str, number: int, prior: Tensor, x: Tensor) -> Tensor:
+    """PEPNet's gate number `number`: 2·sigmoid of two layers over the prior and x, which the gate does not train."""
+    hidden = torch.relu(group(p, f"{root}.first", number, torch.cat([prior, x.detach()])))
+    return 2 / (1 + torch.exp(-group(p, f"{root}.second", number, hidden)))
+
+
 def mmoe(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tensor]:
     """Gate of the task over the shared experts of its stream, then its tower."""
     wide, logits = recipe.expert_widths[0], []
@@ -104,11 +110,44 @@ def aitm(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Ten
     return [tower(p, task, z[task]) for task in range(tasks)]
 
 
+def stem(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tensor]:
+    """The gate of a task sees every expert there is; those of other tasks as constants."""
+    each, wide = max(1, recipe.experts // 2), recipe.expert_widths[0]
+    outs = []
+    for stream in range(tasks + 1):
+        first = torch.relu(group(p, "head.first", stream, x[stream]))
+        parts = [first[e * wide : (e + 1) * wide] for e in range(each)]
+        outs.append([torch.relu(group(p, "head.second", stream * each + e, part)) for e, part in enumerate(parts)])
+    logits = []
+    for task in range(tasks):
+        seen = []
+        for stream in range(tasks + 1):
+            mine = stream in (task, tasks)
+            seen += [out if mine else out.detach() for out in outs[stream]]
+        logits.append(tower(p, task, mixed((x[task] + x[tasks]) @ p["head.gate"][task], seen)))
+    return logits
+
+
+def ppnet(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tensor]:
+    """Three hidden layers a task, the last its tower's, each scaled by its gate; x ends in the two ids' embeddings."""
+    logits = []
+    for task in range(tasks):
+        stream, prior = x[task][: -2 * recipe.width], x[task][-2 * recipe.width :]
+        hidden = stream
+        for number, layer in enumerate(("head.first", "head.second", "head.towers.hidden")):
+            gate = gate_unit(p, f"head.gates.{number}", task, prior, stream)
+            hidden = gate * torch.relu(group(p, layer, task, hidden))
+        logits.append(group(p, "head.towers.last", task, hidden).squeeze())
+    return logits
+
+
 HEADS: dict[str, Callable[[Parameters, list[Tensor], Recipe, int], list[Tensor]]] = {
     "aitm": aitm,
     "esmm": esmm,
     "mmoe": mmoe,
     "ple": ple,
+    "ppnet": ppnet,
     "shared-bottom": shared_bottom,
     "single-task": single_task,
+    "stem": stem,
 }

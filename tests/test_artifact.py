@@ -20,7 +20,7 @@ from models.requests import NULL_KEY, Requests, Sequences
 from models.training import Trained, predict, train
 from tests.shops import shop, terms
 
-NAMES = ("dtrn", "mmoe", "single-task", "dmt+ple", "pooled+esmm")
+NAMES = ("dtrn", "mmoe", "single-task", "dmt+ple", "pooled+esmm", "dmt-x3", "dtrn-separate+ple", "stem", "pepnet-dmt")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_damaged_artifact_names_the_file_and_the_remedy(folder: Path, name: st
 
 def test_another_format_is_refused(folder: Path) -> None:
     _change(folder, format=99)
-    with pytest.raises(ValueError, match="format 99 came, 2 is what this version reads; retrain the model"):
+    with pytest.raises(ValueError, match="format 99 came, 3 is what this version reads; retrain the model"):
         artifact.load(folder)
 
 
@@ -203,8 +203,10 @@ def test_recipes_survive_json() -> None:
 def test_a_wrong_recipe_says_what_came_and_what_would_be_right() -> None:
     data = RECIPES["dtrn"].to_json()
     wrong = [
-        ({**data, "bottom": "dnn"}, r"recipe\.bottom: is not among dmt, dtrn, pooled \('dnn' came\)"),
+        ({**data, "bottom": "dnn"}, r"recipe\.bottom: is not among dmt, dtrn, pepnet, pooled, stem \('dnn' came\)"),
         ({**data, "id_dropout": 1.5}, r"recipe\.id_dropout: Input should be less than 1 \(1\.5 came\)"),
+        ({**data, "base": "ple"}, r"recipe\.base: is not among dmt, dtrn, pepnet, pooled, stem \('ple' came\)"),
+        ({**data, "interest": "mean"}, r"recipe\.interest: Input should be 'task-action', 'task', .* or 'dmt' \('mean' came\)"),
         ({**data, "layers": 0}, r"recipe\.layers: Input should be greater than or equal to 1 \(0 came\)"),
         ({**data, "width": 15}, "recipe: width 15 is not divisible by attention_heads 2; choose a multiple"),
         ({"width": 16}, r"recipe\.bottom: is missing"),

@@ -11,9 +11,9 @@ import torch
 
 from models.batches import Batch, Loader
 from models.bottoms.dtrn import DTRN
-from models.config import Recipe
+from models.config import Recipe, named
 from models.embeddings import Shape
-from models.names import parts
+from models.names import VARIANTS, bottoms, parts, settings
 from models.network import Network
 from models.refinement import Refinement
 from models.requests import MASKED, Requests, Sequences
@@ -35,6 +35,11 @@ SHAPES = {
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def small(bottom: str = "dtrn", **parts: Any) -> Recipe:
+    """`SMALL` with a bottom of this name, which may be a variant."""
+    return replace(SMALL, **settings(bottom), **parts)
 
 
 def whole(requests: Requests) -> Batch:
@@ -61,17 +66,48 @@ def require_the_same(network: Network, requests: Requests, tasks: int) -> None:
 @pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize(
     "change",
-    [{}, {"layers": 2}, {"bottom": "pooled"}, {"bottom": "dmt"}, {"bottom": "dmt", "layers": 2}],
-    ids=["dtrn", "dtrn, two layers", "pooled", "dmt", "dmt, two layers"],
+    [*({"bottom": bottom} for bottom in bottoms()), {"layers": 2}, {"bottom": "dmt", "layers": 2}],
+    ids=[*bottoms(), "dtrn, two layers", "dmt, two layers"],
 )
 def test_logits_and_gradients_are_the_references(sizes: Sizes, change: dict[str, Any]) -> None:
-    for seed in range(1 if max(sizes.events) > 100 else 2):
-        network = lively(replace(SMALL, **change), sizes.shape, seed)
+    for seed in range(1 if max(sizes.events) > 100 or change.get("bottom") in VARIANTS else 2):
+        network = lively(small(**change), sizes.shape, seed)
         require_the_same(network, encoded(sizes, seed), sizes.tasks)
 
 
 def test_every_bottom_has_its_reference() -> None:
     assert set(reference.BOTTOMS) == set(parts("bottoms"))
+
+
+def test_a_variant_has_what_its_name_says_and_no_more() -> None:
+    """Transformers, hypernetworks and refinements of each, by their parameters; T = 3 tasks, A = 4 actions."""
+    shape = Sizes(lengths=(9, 3, 3, 3), events=(40, 8, 8, 8)).shape
+
+    def built(name: str) -> tuple[int, int, int]:
+        """Transformers, conditions of the hypernetwork, networks of the refinement."""
+        tables = [n for n, _ in Network(small(name), shape).bottom.named_parameters()]
+        conditions = sum(n.endswith(("hypernetwork.task.weight", "hypernetwork.action.weight")) for n in tables)
+        refinements = [len(p) for n, p in Network(small(name), shape).bottom.named_parameters() if n == "refinement.squeeze"]
+        return sum(n.endswith("transformer.query.weight") for n in tables), conditions, sum(refinements)
+
+    assert {name: built(name) for name in bottoms() if name.startswith(("dtrn", "dmt"))} == {
+        "dtrn": (1, 2, 3), "dmt": (4, 0, 0),
+        "dtrn-tim": (1, 2, 0), "dtrn-trm": (1, 0, 3), "dtrn-shared-trm": (1, 2, 1),
+        "dtrn-task-only": (1, 1, 3), "dtrn-action-only": (1, 1, 3), "dtrn-separate": (12, 0, 3),
+        "dmt-senet": (4, 0, 1), "dmt-trm": (4, 0, 3), "dmt-x3": (12, 0, 0),
+    }  # fmt: skip
+
+
+def test_dmt_three_times_is_at_least_as_large_as_dtrn() -> None:
+    """The control for capacity: at the default sizes, whatever the head; DTRN has fewer parameters than one DMT already."""
+    shape = Sizes(lengths=(50, 20, 20, 20), events=(40, 8, 8, 8)).shape
+
+    def size(name: str) -> int:
+        return sum(p.numel() for p in Network(named(name), shape).parameters())
+
+    for head in parts("heads"):
+        assert size(f"dmt-x3+{head}") > size(f"dtrn+{head}"), head
+    assert size("dmt-x3") > size("dmt") > size("dtrn")
 
 
 def test_refinement_starts_as_the_identity() -> None:
@@ -121,11 +157,11 @@ def test_what_lies_after_a_request_changes_no_bit() -> None:
     assert torch.equal(network(whole(requests)), network(whole(changed)))
 
 
-@pytest.mark.parametrize("bottom", parts("bottoms"))
+@pytest.mark.parametrize("bottom", bottoms())
 def test_a_masked_label_moves_no_weight(bottom: Any) -> None:
     sizes = Sizes()
     requests = encoded(sizes, 5)
-    network = lively(replace(SMALL, bottom=bottom), sizes.shape, 5).float()
+    network = lively(small(bottom), sizes.shape, 5).float()
     weight = torch.tensor([1.0, 2.0, 0.5])
 
     def gradients(label: Any) -> list[torch.Tensor]:
@@ -140,7 +176,7 @@ def test_a_masked_label_moves_no_weight(bottom: Any) -> None:
     each = np.logaddexp(0, logits) - np.where(masked == 1, logits, 0)
     expected = [each[known[:, t], t].mean() for t in range(3)]
     loss, per_task = network.loss(batch, weight)
-    np.testing.assert_allclose(per_task.detach(), expected, rtol=1e-5)
+    np.testing.assert_allclose(per_task.detach(), expected, rtol=1e-5, atol=1e-6)
     assert loss.item() == pytest.approx(np.dot(expected, weight.numpy()), rel=1e-5)
     none = gradients(np.full_like(masked, MASKED))
     assert all((g == 0).all() for g in none)
@@ -162,12 +198,12 @@ def test_the_loss_is_finite_where_a_logit_is_huge() -> None:
     assert loss > 100
 
 
-@pytest.mark.parametrize("bottom", parts("bottoms"))
+@pytest.mark.parametrize("bottom", bottoms())
 def test_a_request_scores_alone_as_it_does_among_others(bottom: Any) -> None:
     sizes = Sizes(requests=40, candidates=9, events=(300, 60, 20))
     requests = encoded(sizes, 7)
     torch.manual_seed(7)
-    network = Network(replace(SMALL, bottom=bottom, width=16), sizes.shape).eval()
+    network = Network(small(bottom, width=16), sizes.shape).eval()
     with torch.inference_mode():
         together = torch.sigmoid(network(whole(requests)))
         alone = torch.cat([torch.sigmoid(network(b)) for b in Loader(requests).batches(1)])
@@ -179,13 +215,13 @@ def test_a_request_scores_alone_as_it_does_among_others(bottom: Any) -> None:
     ).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("bottom", parts("bottoms"))
+@pytest.mark.parametrize("bottom", bottoms())
 def test_half_precision_runs_and_stays_near(bottom: Any) -> None:
     """What a GPU trains with, tried on the CPU: bfloat16 keeps 8 bits, so 2 % of a loss near ln 2."""
     sizes = Sizes(requests=30)
     batch = whole(encoded(sizes, 9))
     torch.manual_seed(9)
-    network = Network(replace(SMALL, bottom=bottom, width=16), sizes.shape)
+    network = Network(small(bottom, width=16), sizes.shape)
     exact, _ = network.loss(batch, torch.ones(3))
     with torch.autocast("cpu", torch.bfloat16):
         rough, _ = network.loss(batch, torch.ones(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from models.config import Recipe
 from models.embeddings import Shape
+from models.gates import GateUnit
 from models.heads.mmoe import MMoE
 from models.heads.ple import PLE
 from models.names import parts
@@ -36,7 +38,7 @@ def test_logits_and_gradients_are_the_references(head: str, sizes: Sizes) -> Non
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
-@pytest.mark.parametrize("bottom", ["dtrn", "dmt"])
+@pytest.mark.parametrize("bottom", ["dtrn", "dmt", "stem", "pepnet"])
 @pytest.mark.parametrize("head", sorted(set(parts("heads")) - {"mmoe"}))  # mmoe: with every bottom in test_dtrn_reference
 def test_they_are_too_over_streams_of_each_tasks_own(head: str, bottom: str, tasks: int) -> None:
     sizes = Sizes(tasks=tasks, requests=2, lengths=(9, 3), events=(40, 8))
@@ -56,6 +58,22 @@ def test_every_head_has_its_reference() -> None:
     assert set(HEADS) == set(parts("heads"))
 
 
+@pytest.mark.parametrize("head", parts("heads"))
+def test_half_precision_runs_and_stays_near(head: str) -> None:
+    """As in test_dtrn_reference, where it is for every bottom under MMoE: 2 % of a loss near ln 2."""
+    sizes = Sizes(requests=30)
+    batch = whole(encoded(sizes, 9))
+    torch.manual_seed(9)
+    network = Network(replace(SMALL, head=head, width=16), sizes.shape)
+    exact, _ = network.loss(batch, torch.ones(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, _ = network.loss(batch, torch.ones(3))
+    torch.autograd.backward(rough)
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+    assert all(p.grad is None or p.grad.to_dense().isfinite().all() for p in network.parameters())
+
+
 def test_single_task_shares_nothing_at_all() -> None:
     """The loss of one task moves no parameter of another: embeddings, Transformers and towers included."""
     sizes = Sizes()
@@ -63,14 +81,7 @@ def test_single_task_shares_nothing_at_all() -> None:
     batch = whole(encoded(sizes, 5))
     per_task = network.loss(batch, torch.ones(sizes.tasks).double())[1]
     for task in range(sizes.tasks):
-        gradients = dict(
-            zip(
-                dict(network.named_parameters()),
-                torch.autograd.grad(per_task[task], list(network.parameters()), retain_graph=True, materialize_grads=True),
-                strict=True,
-            )
-        )
-        for name, gradient in gradients.items():
+        for name, gradient in _gradients(network, per_task[task]).items():
             if name.startswith("bottom."):
                 assert gradient.any() == name.startswith(f"bottom.{task}."), (task, name)
             else:  # the head's layers lie side by side in one tensor
@@ -86,6 +97,69 @@ def test_what_is_shared_is_shared() -> None:
         assert len(Network(replace(SMALL, head=head), shape).id_tables()) == 2
     hypernetwork = Network(replace(SMALL, head="ple"), shape).bottom.interest.hypernetwork
     assert hypernetwork.task.weight.shape[0] == shape.tasks + 1
+
+
+def _gradients(network: Network, value: Tensor) -> dict[str, Tensor]:
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    found = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize("base", ["pooled", "dmt"])
+def test_stem_reads_every_task_and_trains_only_its_own_and_the_shared(base: str) -> None:
+    """All forward, task-specific backward: embeddings, encoders, experts and gates."""
+    sizes = Sizes(lengths=(9, 7), events=(60, 40))
+    network = lively(replace(SMALL, bottom="stem", head="stem", base=base), sizes.shape, 9)
+    batch = whole(encoded(sizes, 9))
+    logits = network(batch)
+    for task in range(sizes.tasks):
+        trained = {task, sizes.tasks}  # the shared stream is the last
+        for name, gradient in _gradients(network, logits[:, task].sum()).items():
+            side, part = name.split(".")[:2]
+            if side == "bottom":
+                assert gradient.any() == (int(part) in trained), (task, name)
+            elif part in ("first", "second"):  # streams lie side by side in one tensor, of `second` each with its experts
+                assert {s for s, g in enumerate(gradient.view(sizes.tasks + 1, -1)) if g.any()} == trained, (task, name)
+    for other in range(sizes.tasks + 1):
+        changed = deepcopy(network)
+        with torch.no_grad():
+            for table in changed.bottom[other].id_tables():
+                table.mul_(1.1)
+        assert (changed(batch) != logits).any(0).all(), other  # every task's logits hang on the embeddings of every stream
+
+
+def test_stem_has_tables_for_each_stream() -> None:
+    shape = Sizes().shape
+
+    def tables(head: str) -> int:
+        return len(Network(replace(SMALL, bottom="stem", head=head), shape).id_tables()) // 2
+
+    assert {head: tables(head) for head in parts("heads")} == {
+        "aitm": 3, "esmm": 3, "mmoe": 3, "ple": 4, "ppnet": 3, "shared-bottom": 3, "single-task": 3, "stem": 4,
+    }  # fmt: skip
+
+
+def test_a_gate_of_pepnet_trains_its_prior_and_not_what_it_scales() -> None:
+    torch.manual_seed(3)
+    gate = GateUnit(SMALL, 2, 4, WIDTH, 5).double()
+    prior, x = torch.randn(2, 7, 4).double().requires_grad_(), torch.randn(2, 7, WIDTH).double().requires_grad_()
+    assert torch.equal(gate(prior, x), torch.ones(2, 7, 5).double())
+    enliven(gate)
+    out = gate(prior, x)
+    assert out.min() > 0
+    assert out.max() < 2
+    assert (gate(prior, x + 1) != out).any()
+    of_prior, of_x = torch.autograd.grad(out.sum(), (prior, x), materialize_grads=True)
+    assert of_prior.any()
+    assert not of_x.any()
+
+
+def test_pepnet_starts_as_its_base() -> None:
+    sizes = Sizes()
+    network = Network(replace(SMALL, bottom="pepnet", head="ppnet", base="dmt"), sizes.shape)
+    batch = whole(encoded(sizes, 10))
+    assert torch.equal(network.bottom(batch), network.bottom.base(batch))
+    assert network.bottom.ids(batch).shape == (1, len(batch.item_BF), 2 * SMALL.width)
 
 
 def test_shared_bottom_is_as_large_as_the_experts_of_mmoe() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from assets import lake, training
 from models import names
 from models.config import RECIPES, Recipe, named
 from models.contract import Contract, load
+from models.embeddings import Shape
 from models.home import Home
 from models.network import Network
 from orchestration import jobs
@@ -28,26 +30,44 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_short_names_mean_what_the_design_says() -> None:
-    assert {name: (recipe.bottom, recipe.head) for name, recipe in RECIPES.items()} == {
+    assert {name: names.split(name) for name in RECIPES} == {
         "dtrn": ("dtrn", "mmoe"), "dmt": ("dmt", "mmoe"), "mmoe": ("pooled", "mmoe"), "ple": ("pooled", "ple"),
         "shared-bottom": ("pooled", "shared-bottom"), "single-task": ("pooled", "single-task"),
+        "stem": ("stem", "stem"), "stem-dmt": ("stem-dmt", "stem"),
+        "pepnet": ("pepnet", "ppnet"), "pepnet-dmt": ("pepnet-dmt", "ppnet"),
+        **{name: (name, "mmoe") for name in names.VARIANTS if name.startswith(("dtrn", "dmt"))},
     }  # fmt: skip
+    assert len({json.dumps(recipe.to_json()) for recipe in RECIPES.values()}) == len(RECIPES)  # no two are one model
 
 
 def test_every_bottom_goes_with_every_head() -> None:
-    for bottom in names.parts("bottoms"):
+    for bottom in names.bottoms():
         for head in names.parts("heads"):
             recipe = named(f"{bottom}+{head}")
-            assert (recipe.bottom, recipe.head) == (bottom, head)
+            assert recipe == replace(RECIPES["mmoe"], head=head, **names.settings(bottom))
             assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
             assert Network(recipe, Sizes().shape).tasks == 3
 
 
 @pytest.mark.parametrize(
-    "name", ["transformer", "dtrn+", "+ple", "dtrn+dtrn", "ple+mmoe", "dtrn+ple+mmoe", "DTRN", "dtrn+__init__", ""]
+    "name",
+    [
+        "transformer",
+        "dtrn-",
+        "dtrn-tim+",
+        "dtrn+",
+        "+ple",
+        "dtrn+dtrn",
+        "ple+mmoe",
+        "dtrn+ple+mmoe",
+        "DTRN",
+        "dtrn+__init__",
+        "",
+    ],
 )
 def test_an_unknown_name_says_what_is_known(name: str) -> None:
-    known = r"is not a model; dtrn, dmt, .* bottom\+head with a bottom of dmt, dtrn, pooled and a head of .*single-task"
+    bottoms = r"dmt, dmt-senet, .*, dtrn, dtrn-.*, pepnet, .*, pooled, stem, stem-dmt"
+    known = rf"is not a model; dtrn, dmt, .* bottom\+head with a bottom of {bottoms} and a head of .*single-task"
     with pytest.raises(ValueError, match=f"^'{re.escape(name)}' {known}"):
         named(name)
 
@@ -58,6 +78,7 @@ def _listing(*candidates: str) -> Contract:
 
 def test_a_contract_takes_any_model_by_its_one_name() -> None:
     assert _listing("dtrn+ple", "pooled+mmoe", "single-task").training.candidates == ("dtrn+ple", "mmoe", "single-task")
+    assert _listing("dtrn-tim+mmoe", "dmt-x3+ple", "stem+stem").training.candidates == ("dtrn-tim", "dmt-x3+ple", "stem")
     assert logs.contract(logs.EVENTS).training.candidates == ("dtrn", "mmoe")
     with pytest.raises(ValueError, match=r"'dtrn\+mmoe' is 'dtrn' once more; name a model once"):
         _listing("dtrn", "dtrn+mmoe")
@@ -111,6 +132,21 @@ def test_the_code_of_every_part_counts_for_a_training_and_for_nothing_before_it(
         assert after[0] != before[0], part
         assert after[1:] == before[1:], part
         before = after
+
+
+def test_the_page_lists_every_variant_with_its_parameters() -> None:
+    page = (ROOT / "docs" / "models.md").read_text().split("## Variants")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `([a-z0-9-]+)` \|.* \| ([\d,]+) \|$", page, re.MULTILINE)
+    shape = Shape((9, 8), (9, 8, 7), (9, 8), tasks=3, actions=4, length=50)
+
+    def size(bottom: str) -> int:
+        built = Network(named(f"{bottom}+mmoe"), shape).bottom
+        tables = {id(p) for fields in built.tables() for p in fields.parameters()}
+        return sum(p.numel() for p in built.parameters() if id(p) not in tables)
+
+    assert {name: int(count.replace(",", "")) for name, count in listed} == {
+        name: size(name) for name in ("dtrn", "dmt", *names.VARIANTS)
+    }
 
 
 def test_the_pages_example_is_a_head_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

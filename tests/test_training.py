@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from models import training
+from models import names, training
 from models.batches import Loader
 from models.checkpoint import Checkpoint, Epoch
-from models.config import RECIPES, Recipe, named
+from models.config import RECIPES, Recipe
 from models.contract import Contract
 from models.metrics import auc, log_loss
 from models.requests import MASKED, Requests
@@ -44,10 +44,11 @@ def weights(trained: Trained) -> dict[str, bytes]:
 
 def small(name: str) -> Recipe:
     """The model of this name in the sizes of these tests."""
-    return replace(RECIPE, bottom=named(name).bottom, head=named(name).head)
+    bottom, head = names.split(name)
+    return replace(RECIPE, head=head, **names.settings(bottom))
 
 
-@pytest.mark.parametrize("name", ["dtrn", "mmoe", "dmt", "single-task"])
+@pytest.mark.parametrize("name", ["dtrn", "mmoe", "dmt", "single-task", "dmt-x3", "stem", "pepnet"])
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path, name: str) -> None:
     recipe = small(name)
     first, second = (fit(tmp_path / str(n), terms(epochs=2), recipe) for n in range(2))
@@ -56,7 +57,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Pat
     assert weights(fit(tmp_path / "other", terms(epochs=2, seed=8), recipe)) != weights(first)
 
 
-@pytest.mark.parametrize("name", ["dtrn", "dmt", "mmoe", "ple", "single-task"])
+@pytest.mark.parametrize("name", ["dtrn", "dmt", "mmoe", "ple", "single-task", "stem", "pepnet-dmt"])
 def test_they_learn_the_taste_of_a_user(tmp_path: Path, name: str) -> None:
     """Click follows the parity of the user's own past; knowing user and parity perfectly gives an AUC of about 0.85."""
     recipe = replace(small(name), embedding_std=0.3, experts=4)  # with PLE's one of eight units a task no unit may live
@@ -153,7 +154,15 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_with_the_remedy(tmp_path: Pa
         fit(tmp_path, terms(epochs=1))
 
 
-@pytest.mark.parametrize(("name", "sets"), [("dtrn", ["bottom."]), ("single-task", ["bottom.0.", "bottom.1."])])
+@pytest.mark.parametrize(
+    ("name", "sets"),
+    [
+        ("dtrn", ["bottom."]),
+        ("single-task", ["bottom.0.", "bottom.1."]),
+        ("stem", ["bottom.0.", "bottom.1.", "bottom.2."]),
+        ("pepnet", ["bottom.base."]),
+    ],
+)
 def test_only_the_id_tables_are_decayed(tmp_path: Path, name: str, sets: list[str]) -> None:
     """Decoupled: without a gradient, a step takes `embedding_decay` of every user and item id row, and nothing of the rest."""
     network = fit(tmp_path, terms(epochs=1), small(name)).network

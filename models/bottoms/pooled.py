@@ -7,10 +7,10 @@ from torch import Tensor
 
 from models.batches import Batch
 from models.embeddings import placed
-from models.parts import Bottom
+from models.parts import Tabled
 
 
-class Pooled(Bottom):
+class Pooled(Tabled):
     """Fields, and per action the mean of the history's token embeddings (item and item features; no time, age or action)."""
 
     def forward(self, batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.config import Recipe
 from models.embeddings import Shape
-from models.experts import mixed
+from models.experts import mixture
 from models.parts import Head
 from models.towers import Grouped, Towers, weights
 
@@ -28,7 +28,7 @@ class MMoE(Head):
     def forward(self, x_SBI: Tensor) -> Tensor:
         """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T)."""
         gate = torch.bmm(x_SBI.expand(len(self.gate), -1, -1), self.gate).softmax(-1)  # (T, B, E)
-        logits: Tensor = self.towers(mixed(x_SBI, self.first, self.second, gate))
+        logits: Tensor = self.towers(mixture(x_SBI, self.first, self.second, gate))
         return logits
 
 

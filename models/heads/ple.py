@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from models.config import Recipe
 from models.embeddings import Shape
 from models.parts import Head
-from models.towers import Grouped, Towers, weights
+from models.towers import Grouped, Towers, experts, mixed, weights
 
 
 class Extraction(nn.Module):
@@ -29,30 +29,22 @@ class Extraction(nn.Module):
     def __init__(self, recipe: Recipe, tasks: int, inputs: int, *, last: bool) -> None:
         super().__init__()
         wide, narrow = recipe.expert_widths
-        self.tasks, self.experts = tasks, max(1, recipe.experts // 2)
-        self.first = Grouped(tasks + 1, inputs, self.experts * wide)
-        self.second = Grouped((tasks + 1) * self.experts, wide, narrow)
-        self.gate = weights(tasks, inputs, 2 * self.experts)
-        self.shared_gate = None if last else weights(1, inputs, (tasks + 1) * self.experts)
+        self.tasks, each = tasks, max(1, recipe.experts // 2)
+        self.first = Grouped(tasks + 1, inputs, each * wide)
+        self.second = Grouped((tasks + 1) * each, wide, narrow)
+        self.gate = weights(tasks, inputs, 2 * each)
+        self.shared_gate = None if last else weights(1, inputs, (tasks + 1) * each)
 
     def forward(self, x_SBI: Tensor) -> Tensor:
         """(T + 1, B, inputs) or (1, B, inputs) → (T + 1, B, narrow), or (T, B, narrow) from the last layer."""
-        streams, samples = self.tasks + 1, x_SBI.shape[1]
-        hidden = torch.relu(self.first(x_SBI)).view(streams, samples, self.experts, -1).transpose(1, 2)
-        out = torch.relu(self.second(hidden.reshape(streams * self.experts, samples, -1)))
-        out = out.view(streams, self.experts, samples, -1).transpose(1, 2)  # (T + 1, B, e, narrow)
+        out = experts(self.first, self.second, x_SBI)  # (T + 1, B, e, narrow)
         seen = torch.cat([out[:-1], out[-1:].expand(self.tasks, -1, -1, -1)], dim=2)  # (T, B, 2e, narrow)
-        x = x_SBI.expand(streams, -1, -1)
-        mixed = _mix(torch.bmm(x[:-1], self.gate), seen)
+        x = x_SBI.expand(self.tasks + 1, -1, -1)
+        own = mixed(torch.bmm(x[:-1], self.gate), seen)
         if self.shared_gate is None:
-            return mixed
-        everything = out.transpose(0, 1).reshape(1, samples, streams * self.experts, -1)
-        return torch.cat([mixed, _mix(torch.bmm(x[-1:], self.shared_gate), everything)])
-
-
-def _mix(gate_SBE: Tensor, out_SBEH: Tensor) -> Tensor:
-    """(S, B, H): the experts' outputs, weighted by the softmax of their gate."""
-    return (gate_SBE.softmax(-1).unsqueeze(-2) @ out_SBEH).squeeze(-2)
+            return own
+        everything = out.transpose(0, 1).flatten(1, 2)[None]
+        return torch.cat([own, mixed(torch.bmm(x[-1:], self.shared_gate), everything)])
 
 
 class PLE(Head):
