@@ -3,12 +3,13 @@ Personalized Prior Information' (arXiv 2302.01115). A gate made of the domain's 
 
     δ = GateNU([E(domain) ; stop-gradient(E)]) ∈ (0, 2),   O = δ ⊙ E          GateNU: `models.gates`
 
-Theirs is one model for several apps and pages. **Ours is a reconstruction**: a log here is of one domain, and what stands for
-it are the context fields (hour, weekday, position, …), which E holds too; without context fields δ depends on E alone. E is
-the stream of the recipe's `base`: fields and mean-pooled histories, or DMT's interests in the variant `pepnet-dmt`. Where
-the base has a stream for each task the one gate reads them all.
+The formulas are the paper's as its public implementations have them. Theirs is one model for several apps and pages. **Ours
+is a reconstruction**: a log here is of one domain, and what stands for it are the context fields (hour, weekday, position,
+…), which E holds too; without context fields δ depends on E alone. E is the stream of the recipe's `base`: fields and
+mean-pooled histories, or DMT's interests in the variant `pepnet-dmt`. Where the base has a stream for each task the one gate
+reads them all.
 
-With the head `ppnet` it is the paper's model.
+With the head `ppnet` it is PEPNet, so far.
 """
 
 from __future__ import annotations

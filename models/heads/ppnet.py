@@ -10,7 +10,7 @@ the author of an item, in the paper's prior too, is not among our roles and left
 gives, so x[t] itself is not scaled; no two gates share a layer. The hidden layers are those of the single-task network and of
 the tower.
 
-With the bottom `pepnet` it is the paper's model.
+With the bottom `pepnet` it is PEPNet, as far as that bottom is.
 """
 
 from __future__ import annotations
