@@ -45,7 +45,7 @@ class Deferred(torch.optim.AdamW):
                 "exp_avg": torch.zeros_like(table),
                 "exp_avg_sq": torch.zeros_like(table),
             }
-        self.read: list[Tensor] = []
+        self.read = [torch.empty(0, dtype=torch.int64, device=table.device) for table in tables]
         self._settled()
 
     def _settled(self) -> None:

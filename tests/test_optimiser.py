@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from models import names, training
+from models.batches import Loader
 from models.optimiser import Deferred
+from tests.shops import Sizes, encoded, lively
+from tests.test_dtrn_reference import SMALL
 
 ROWS, WIDTH, STEPS, LR, SHARE = 40, 3, 150, 0.01, 0.02
 
@@ -82,3 +88,30 @@ def test_the_state_that_is_kept_goes_on_as_if_nothing_had_happened() -> None:
 def test_a_share_beyond_the_whole_row_is_refused() -> None:
     with pytest.raises(ValueError, match=r"embedding_decay .* 1\.5 is not in"):
         start(1.5)
+
+
+@pytest.mark.parametrize("name", ["dtrn", "mmoe", "single-task", "stem", "pepnet"])
+def test_a_network_learns_what_it_would_learn_with_adamw_on_whole_tables(name: str) -> None:
+    """PEPNet reads its ids twice, STEM and single-task networks have several tables."""
+    sizes = Sizes(requests=60, item=(300, 7))
+    bottom, head = names.split(name)
+    recipe = replace(SMALL, head=head, **names.settings(bottom))
+    fast, whole = (lively(recipe, sizes.shape, 1) for _ in range(2))
+    ids = {id(p) for p in whole.id_tables()}
+    groups: list[dict[str, Any]] = [
+        {"params": whole.id_tables(), "weight_decay": SHARE / LR},
+        {"params": [p for p in whole.parameters() if id(p) not in ids], "weight_decay": 0.0},
+    ]
+    plain, deferred = torch.optim.AdamW(groups, lr=LR), training.optimiser_of(fast, learning_rate=LR, embedding_decay=SHARE)
+    weight = torch.ones(3).double()
+    for _ in range(3):
+        for batch in Loader(encoded(sizes, 2)).batches(20):
+            training.learn(fast, deferred, batch, weight)
+            plain.zero_grad()
+            whole.loss(batch, weight)[0].backward()
+            for parameter in whole.parameters():
+                parameter.grad = None if parameter.grad is None else parameter.grad.to_dense()
+            plain.step()
+    deferred.settle()
+    for (part, mine), theirs in zip(fast.named_parameters(), whole.parameters(), strict=True):  # ε: a tenth of a step
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=LR / 10, msg=lambda text, part=part: f"{part}: {text}")
