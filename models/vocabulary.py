@@ -157,12 +157,11 @@ def _ends(ordered: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _last_features(table: Ints, rows: NDArray[Any]) -> Ints:
-    """For each key of `table`: the features of its last row in `rows` (key first, then features)."""
+    """For each key of `table`, all that are in `rows`: the features of its last row there (key first, then features)."""
     out = np.full((len(table), rows.shape[1] - 1), NULL_KEY, np.int64)
     if not out.size:
         return out
     order = np.argsort(rows[:, 0], kind="stable")
     last = order[_ends(rows[order, 0])]
-    last = last[rows[last, 0] != NULL_KEY]
-    out[np.searchsorted(table, rows[last, 0])] = rows[last, 1:]
+    out[np.searchsorted(table, rows[last, 0])] = rows[last, 1:]  # NULL_KEY, the least, is overwritten by the key at place 0
     return out
