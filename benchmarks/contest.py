@@ -44,10 +44,17 @@ class Side:
         )
 
     def __enter__(self) -> Side:
-        self.ready = self._answer()
+        try:
+            self.ready = self._answer()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self.process.kill()
         self.process.communicate()
         self.told.close()

@@ -282,6 +282,21 @@ def told(value: float | None, unit: str) -> str:
     return f"{value:.2f} s" if unit == "s" else f"{value:,.0f}/s"
 
 
+def measure(settings: Settings, peer: Path | None, out: Path) -> None:
+    """Write and print what `run` found; the peer's environment is made when `peer`, its python, is not given."""
+    missing = None
+    try:
+        peer = peer or peer_python(ENVIRONMENT)
+    except PeerMissing as error:
+        missing = str(error)
+        print(f"the peer is not measured: {missing}", flush=True)
+    torch.set_num_threads(settings.threads)
+    result = run(settings, peer, missing)
+    lake.write_json(out, result)
+    Console(width=190).print(table(result))
+    print(out)
+
+
 def main(
     samples: Annotated[int, typer.Option(min=1000, help="Samples of the log.")] = Settings.samples,
     items: Annotated[tuple[int, int], typer.Option(help="Rows of the small and of the large item table.")] = Settings.items,
@@ -303,7 +318,6 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")] = RESULTS,
 ) -> None:
     """Time training on a drawn log: ours, torch-rechub's and the plain padded form; then memory, first batch, and AUC."""
-    torch.set_num_threads(threads)
     settings = Settings(
         samples=samples,
         items=items,
@@ -319,16 +333,7 @@ def main(
         auc_rows=auc_rows,
         auc_seeds=tuple(range(seed, seed + auc_seeds)),
     )
-    missing = None
-    try:
-        peer = peer or peer_python(ENVIRONMENT)
-    except PeerMissing as error:
-        missing = str(error)
-        print(f"the peer is not measured: {missing}", flush=True)
-    result = run(settings, peer, missing)
-    lake.write_json(out, result)
-    Console(width=190).print(table(result))
-    print(out)
+    measure(settings, peer, out)
 
 
 if __name__ == "__main__":
