@@ -44,7 +44,7 @@ check: setup ## ruff, formatting, strict types, who imports whom
 	@$(PYTHON_IN_VENV) -m mypy --strict assets bentos models orchestration
 	@$(PYTHON_IN_VENV) -m pytest -q tests/test_imports.py
 
-bench-train: setup ## training speed of the neural models, in samples a second
+bench-train: setup ## training speed beside torch-rechub and the plain padded form; memory, first batch, AUC
 	@$(PYTHON_IN_VENV) -m benchmarks.train
 
 search: setup ## the same hyper-parameter trials for every model, on simulated worlds and on DATASET's samples when it is named

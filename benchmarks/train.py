@@ -1,165 +1,353 @@
-"""`python -m benchmarks.train`: samples a second that each neural model trains on, and the time to score one request.
+"""`python -m benchmarks.train`: how fast ours trains beside torch-rechub, and beside the plain form of the same model.
 
-The log is drawn here, so that speed depends on shapes alone: about ten impressions a request, four actions, 40 events of
-history a request. The models take turns, each round timing every one of them, so that a slow minute of the machine meets all;
-the median round counts. Wall time is what a user waits; processor time, beside it, is what other programs blur less.
-Nothing is learned from these labels: quality is measured on logs, not here.
+On one drawn exposure log (`benchmarks.exposures`) with a small and a large item table, in float32. The sides are processes that
+alternate, a round at a time, so that a slow minute of the machine meets all; the median of the rounds counts, and their spread
+is kept. What a ratio must be was written down before it was measured, and one that falls short is printed as it is. Memory is
+the peak of a fresh process that holds the whole log. When the peer cannot be installed its rows say 'not measured'.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import statistics
-import time
-from dataclasses import replace
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks import machine
-from models.batches import Loader
-from models.config import RECIPES
-from models.embeddings import Shape
-from models.network import Network
-from models.requests import Requests, Sequences
-from models.training import optimiser_of, predict
+from assets import lake
+from benchmarks import exposures, machine, quality
+from benchmarks.contest import ROOT, PeerMissing, Side, peer_python
+from benchmarks.ours import EXPERT_WIDTHS, EXPERTS, TERMS, TOWER, WIDTH
+from models.vocabulary import Vocabulary
 
-LENGTHS = (50, 20, 20, 20)
-Pair = tuple[float, float]
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = ROOT / "benchmarks" / "results" / "train.json"
+ENVIRONMENT = ROOT / ".dtrn" / "peer"
+PASSES = {"mmoe": "ours", "dtrn": "ours", "mmoe-normed": "ours", "shipped": "peer", "collated": "peer", "dtrn-padded": "ours"}
+"""What is timed → the side that trains it."""
 
 
-def draw(users: int, items: int, requests: int, candidates: float, seed: int) -> tuple[Requests, Shape]:
-    """Encoded requests (rows, not keys) of a made-up shop, about `candidates` impressions each; the shape that they have."""
-    random = np.random.default_rng(seed)
-    features = (items, 500, 20)
-    events = [users * n for n in (40, 6, 4, 3)]
+@dataclass(frozen=True)
+class Comparison:
+    """Two passes and their ratio, ours first. `least`: what it must be with the small item table, and with the large one."""
 
-    def rows(n: int) -> np.ndarray[Any, Any]:
-        popular = (items * random.random(n) ** 3).astype(np.int32)
-        return np.stack([1 + popular % size for size in features], axis=1).astype(np.int32)
+    name: str
+    told: str
+    ours: str
+    other: str
+    least: tuple[float | None, float | None] = (None, None)
 
-    span = 10 * 86_400_000
-    who = [np.sort(random.integers(0, users, n)) for n in events]
-    when = [random.integers(0, span, n) for n in events]
-    sequences = Sequences.from_events(who, [rows(n) for n in events], when)
-    user, time_ms = random.integers(0, users, requests), random.integers(span // 2, span, requests)
-    start, end = sequences.span(user, time_ms, np.zeros_like(time_ms), LENGTHS)
-    sizes = np.full(requests, round(candidates)) if requests == 1 else 1 + random.poisson(candidates - 1, requests)
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    samples = int(offsets[-1])
-    drawn = Requests(
-        user=np.stack([1 + user, 1 + user % 8], axis=1).astype(np.int32),
-        time=time_ms,
-        offsets=offsets,
-        item=rows(samples),
-        context=random.integers(1, 25, (samples, 2)).astype(np.int32),
-        label=(random.random((samples, 3)) < [0.15, 0.03, 0.02]).astype(np.int8),
-        start=start,
-        end=end,
-        sequences=sequences,
+
+COMPARISONS = (
+    Comparison("pooled", "MMoE, pooled histories ÷ torch-rechub's MMoE as shipped", "mmoe", "shipped", (5, 10)),
+    Comparison("pooled_alike", "the same, BatchNorm in ours, its batches collated beforehand", "mmoe-normed", "collated"),
+    Comparison("dtrn", "DTRN + MMoE ÷ torch-rechub's MMoE as shipped", "dtrn", "shipped", (1.2, 3)),
+)
+PADDED = Comparison("dtrn_vs_padded", "DTRN + MMoE ÷ the plain padded DTRN", "dtrn", "dtrn-padded", (50, None))
+MEMORY, FIRST_BATCH = 0.5, 2.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a run depends on but the machine."""
+
+    samples: int = 1_000_000
+    items: tuple[int, int] = (50_000, 1_000_000)
+    rounds: int = 5
+    round_samples: int = 100_000
+    padded_samples: int = 2048
+    memory_samples: int = 40_960
+    batch: int = TERMS.batch_samples
+    threads: int = os.cpu_count() or 1
+    seed: int = 1
+    auc_models: tuple[str, ...] = ("mmoe", "dtrn")
+    auc_seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    auc_samples: int = 80_000
+    auc_items: int = 2_000
+    auc_rows: int = 200_000
+
+
+def label(items: int) -> str:
+    """50000 → 50k, 1000000 → 1m."""
+    for unit, size in (("m", 1_000_000), ("k", 1000)):
+        if items >= size and items % size == 0:
+            return f"{items // size}{unit}"
+    return str(items)
+
+
+class Sides:
+    """The log of one item table on disk, and processes that train on it."""
+
+    def __init__(self, settings: Settings, items: int, folder: Path, python: Path | None) -> None:
+        self.settings, self.items, self.python = settings, items, python
+        self.raw, self.encoded = folder / "raw", folder / "encoded"
+        requests = exposures.draw(settings.samples, items, settings.seed).requests
+        exposures.save(requests, self.raw)
+        exposures.save(Vocabulary.fit(requests, exposures.CONTRACT).encode(requests), self.encoded)
+        lengths = requests.end - requests.start
+        self.log = {
+            "samples": len(requests),
+            "requests": len(requests.time),
+            "events_per_request": float(lengths.sum(1).mean()),
+            "lengths": {
+                name: {f"p{q}": float(np.percentile(lengths[:, action], q)) for q in (10, 50, 90, 99)}
+                for action, name in enumerate(exposures.ACTIONS)
+            },
+            "base_rates": dict(zip(exposures.RATES, requests.label.mean(0).tolist(), strict=True)),
+        }
+
+    def start(self, side: str) -> Side:
+        """A fresh process of `ours` or `peer`; the peer reads rows, ours the raw keys that a trainer is given."""
+        s = self.settings
+        terms = {"items": self.items, "batch": s.batch, "seed": s.seed, "threads": s.threads}
+        if side == "ours":
+            return Side(Path(sys.executable), "ours.py", self.raw, **terms)
+        assert self.python is not None
+        return Side(self.python, "peer.py", self.encoded, **terms)
+
+    def passes(self, *, padded: bool) -> list[str]:
+        """What is timed here."""
+        return [p for p, side in PASSES.items() if (side == "ours" or self.python) and (p != "dtrn-padded" or padded)]
+
+    def speeds(self, *, padded: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        """({pass: samples a second by round}, {side: what its process said when it was ready}), all passes taking turns."""
+        passes = self.passes(padded=padded)
+        rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in passes}
+        with ExitStack() as stack:
+            sides = {side: stack.enter_context(self.start(side)) for side in dict.fromkeys(PASSES[name] for name in passes)}
+            for number in range(self.settings.rounds + 1):  # round 0 warms up
+                for name in passes:
+                    samples = self.settings.padded_samples if name == "dtrn-padded" else self.settings.round_samples
+                    asked = samples if number else min(samples, 2 * self.settings.batch)
+                    turn = sides[PASSES[name]].turn(name, asked, 1000 * self.settings.seed + number)
+                    if number:
+                        rounds[name].append(turn)
+                if number:
+                    told = ", ".join(f"{name} {speed(turns[-1]):,.0f}" for name, turns in rounds.items())
+                    print(f"  {label(self.items)} items, round {number}, samples/s: {told}", flush=True)
+            return rounds, {name: side.ready for name, side in sides.items()}
+
+    def memory(self) -> dict[str, int]:
+        """{pass: peak bytes of a process that trained nothing else}."""
+        peaks = {}
+        for name in ("mmoe", "dtrn", "shipped"):
+            if PASSES[name] == "peer" and not self.python:
+                continue
+            with self.start(PASSES[name]) as side:
+                peaks[name] = int(side.turn(name, self.settings.memory_samples, self.settings.seed)["peak_bytes"])
+            print(f"  {label(self.items)} items, peak memory of {name}: {peaks[name] / 2**20:,.0f} MiB", flush=True)
+        return peaks
+
+
+def speed(turn: dict[str, Any], by: str = "seconds") -> float:
+    """Samples a second of a turn, by the wall's clock or the processor's."""
+    return float(turn["samples"] / turn[by])
+
+
+def _ratio(rounds: dict[str, list[float]]) -> float | None:
+    """Median ÷ median, ours first; None where a side has no round."""
+    return statistics.median(rounds["ours"]) / statistics.median(rounds["other"]) if all(rounds.values()) else None
+
+
+def compared(comparison: Comparison, least: float | None, rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Both sides' samples a second, median and by round, the ratio of the medians, and the spread of the rounds' own ratios.
+
+    Wall time is what a user waits and what is held to a number. Processor time, beside it, is what other programs blur less.
+    """
+    sides = {"ours": comparison.ours, "other": comparison.other}
+    by_round = {side: [speed(turn) for turn in rounds.get(name, [])] for side, name in sides.items()}
+    medians = {side: statistics.median(speeds) if speeds else None for side, speeds in by_round.items()}
+    ratio = _ratio(by_round)
+    busy = {side: [speed(turn, "processor_seconds") for turn in rounds.get(name, [])] for side, name in sides.items()}
+    each = [ours / other for ours, other in zip(by_round["ours"], by_round["other"], strict=False)]
+    return {
+        "what": comparison.told,
+        "of": sides,
+        "unit": "samples/s",
+        **medians,
+        "ratio": ratio,
+        "rounds": by_round,
+        "ratio_of_rounds": [min(each), max(each)] if each else None,
+        "by_processor_time": {"rounds": busy, "ratio": _ratio(busy)},
+        "must_be": None if least is None else f">= {least:g}",
+        "ok": None if least is None or ratio is None else ratio >= least,
+    }
+
+
+def held_to(entry: dict[str, Any], value: float | None, most: float) -> dict[str, Any]:
+    """`entry` with what `value` must be at most, and whether it is."""
+    return {**entry, "must_be": f"<= {most:g}", "ok": None if value is None else value <= most}
+
+
+def memory_of(peaks: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """The worst of ours ÷ the peer's over models and tables; `peaks` is {table: {pass: bytes}}. Without a peer ours alone."""
+    pairs = [
+        (of[name], of.get("shipped"), f"{name}, {items} items") for items, of in peaks.items() for name in ("mmoe", "dtrn")
+    ]
+    ours, other, which = max(pairs, key=lambda pair: pair[0] / (pair[1] or 1))
+    ratio = None if other is None else ours / other
+    entry = {"what": f"peak memory ÷ torch-rechub's, worst of all: {which}", "unit": "bytes", "ours": ours, "other": other}
+    return held_to({**entry, "ratio": ratio, "all": peaks}, ratio, MEMORY)
+
+
+def first_batch_of(ready: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The slower item table's time to the first batch: from raw keys for ours, from rows for the peer, which pads them."""
+    first = {items: {side: said["first_batch"] for side, said in sides.items()} for items, sides in ready.items()}
+    slower = max(first, key=lambda items: first[items]["ours"]["seconds"])
+    ours, other = first[slower]["ours"]["seconds"], first[slower].get("peer", {}).get("seconds")
+    told = f"time to the first batch, raw keys in memory, vocabulary included, {slower} items (the peer pads rows)"
+    return held_to({"what": told, "unit": "s", "ours": ours, "other": other, "ratio": None, "all": first}, ours, FIRST_BATCH)
+
+
+def run(settings: Settings, python: Path | None, missing: str | None) -> dict[str, Any]:
+    """Measure everything; `python` is the peer's interpreter, or None and `missing` says why there is no peer."""
+    sides: dict[str, Any] = {}
+    logs, peaks, ready = {}, {}, {}
+    for place, items in enumerate(settings.items):
+        name = label(items)
+        print(f"{settings.samples:,} samples, {items:,} items", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            both = Sides(settings, items, Path(folder), python)
+            logs[name] = both.log
+            rounds, ready[name] = both.speeds(padded=not place)
+            peaks[name] = both.memory()
+        for comparison in COMPARISONS:
+            sides[f"{comparison.name}_{name}"] = compared(comparison, comparison.least[place], rounds)
+        if not place:
+            sides[PADDED.name] = compared(PADDED, PADDED.least[place], rounds)
+    sides["memory"], sides["first_batch"] = memory_of(peaks), first_batch_of(ready)
+    auc = quality.compare(
+        settings.auc_models,
+        settings.auc_seeds,
+        samples=settings.auc_samples,
+        items=settings.auc_items,
+        rows=settings.auc_rows,
     )
-    item = tuple(size + 1 for size in features)
-    return drawn, Shape((users + 1, 9), item, (25, 25), tasks=3, actions=len(LENGTHS), length=max(LENGTHS))
+    for found in auc["models"].values():
+        found["ok"] = found["interval"][1] >= 0
+    about = machine.about()
+    peer = next((said["peer"]["versions"] for said in ready.values() if "peer" in said), None)
+    return {
+        "what": "python -m benchmarks.train",
+        **about,
+        "versions": {**about["versions"], "peer": peer},
+        "peer_missing": missing,
+        "environment": {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")},
+        "settings": asdict(settings),
+        "widths": {"experts": EXPERTS, "expert_widths": EXPERT_WIDTHS, "tower": TOWER, "embedding": WIDTH},
+        "logs": logs,
+        "ratios": {name: sides[name]["ratio"] for name in sides if name != "first_batch"},
+        "first_batch_s": sides["first_batch"]["ours"],
+        "sides": sides,
+        "auc": auc,
+    }
 
 
-def samples_per_second(network: Network, optimiser: torch.optim.Optimizer, loader: Loader, batch: int, seed: int) -> Pair:
-    """(by wall, by processor time): one pass over `loader`, batch assembly included, as `models.training` does it."""
-    random = np.random.default_rng(seed)
-    weight = torch.ones(3)
-    began, busy = time.perf_counter(), time.process_time()
-    for part in loader.batches(batch, random.permutation(len(loader.requests.time)), (network.recipe.id_dropout, random)):
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(network.loss(part, weight)[0])
-        optimiser.step()
-    samples = len(loader.requests)
-    return samples / (time.perf_counter() - began), samples / (time.process_time() - busy)
+def table(result: dict[str, Any]) -> Table:
+    """Ours, the other side, their ratio with the spread of the rounds, what it must be, and whether it is."""
+    out = Table(title="training, float32", title_justify="left")
+    out.add_column("")
+    for column in ("ours", "other", "ratio", "of rounds", "of processor time", "must be", ""):
+        out.add_column(column, justify="right")
+    for name, side in result["sides"].items():
+        spread, items = side.get("ratio_of_rounds"), name.rsplit("_", 1)[-1]
+        what = side["what"] + (f", {items} items" if items in result["logs"] else "")
+        ratio = "" if name == "first_batch" else told(side["ratio"], "")
+        busy = side["by_processor_time"]["ratio"] if "by_processor_time" in side else None
+        out.add_row(
+            what,
+            told(side["ours"], side["unit"]),
+            told(side["other"], side["unit"]),
+            ratio,
+            "" if spread is None else f"{spread[0]:.2f} to {spread[1]:.2f}",
+            "" if busy is None else f"{busy:.2f}",
+            side["must_be"] or "",
+            {True: "ok", False: "below", None: ""}[side["ok"]] if side["must_be"] else "",
+        )
+    for model, found in result["auc"]["models"].items():
+        low, high = found["interval"]
+        means = [float(np.mean(found[way])) for way in quality.WAYS]
+        out.add_row(
+            f"AUC of {model}, the fast way - the plain way, mean over tasks and {len(result['auc']['seeds'])} seeds",
+            *(f"{mean:.4f}" for mean in means),
+            f"{found['difference']:+.4f}",
+            f"{low:+.4f} to {high:+.4f}",
+            "",
+            "holds 0 or above",
+            "ok" if found["ok"] else "below",
+        )
+    return out
 
 
-def milliseconds(network: Network, request: Requests, repeats: int) -> Pair:
-    """Median (wall, processor) time to score one request from rows, batch assembly included, as the service does."""
-    wall, busy = [], []
-    for _ in range(repeats):
-        began, spent = time.perf_counter(), time.process_time()
-        predict(network, Loader(request), torch.device("cpu"))
-        wall.append(1000 * (time.perf_counter() - began))
-        busy.append(1000 * (time.process_time() - spent))
-    return statistics.median(wall), statistics.median(busy)
+def told(value: float | None, unit: str) -> str:
+    """A figure with its unit, for people."""
+    if value is None:
+        return "not measured"
+    if unit == "bytes":
+        return f"{value / 2**20:,.0f} MiB"
+    return f"{value:,.0f}/s" if unit == "samples/s" else f"{value:.2f} {unit}".strip()
 
 
-def alone(requests: Requests) -> Requests:
-    """The first request with the tokens that it reads and no others."""
-    spans = list(zip(requests.start[0], requests.end[0], strict=True))
-    sequences = Sequences(
-        requests.sequences.users,
-        requests.sequences.offsets,
-        [t[s:e] for t, (s, e) in zip(requests.sequences.tokens, spans, strict=True)],
-        [t[s:e] for t, (s, e) in zip(requests.sequences.times, spans, strict=True)],
-    )
-    one = requests.take(np.zeros(1, np.int64))
-    return replace(one, start=np.zeros_like(one.start), end=one.end - one.start, sequences=sequences)
+def measure(settings: Settings, peer: Path | None, out: Path) -> None:
+    """Write and print what `run` found; the peer's environment is made when `peer`, its python, is not given."""
+    missing = None
+    try:
+        peer = peer or peer_python(ENVIRONMENT)
+    except PeerMissing as error:
+        missing = str(error)
+        print(f"the peer is not measured: {missing}", flush=True)
+    torch.set_num_threads(settings.threads)
+    result = run(settings, peer, missing)
+    lake.write_json(out, result)
+    Console(width=190).print(table(result))
+    print(out)
 
 
 def main(
-    items: Annotated[int, typer.Option(help="Rows of the item table.")] = 50_000,
-    requests: Annotated[int, typer.Option(help="Requests a round, about ten samples each.")] = 4000,
-    rounds: Annotated[int, typer.Option(help="Rounds; the median counts.")] = 5,
-    batch: Annotated[int, typer.Option(help="Samples a batch.")] = 2048,
-    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the log and of the weights.")] = 1,
-    write: Annotated[bool, typer.Option(help="Write benchmarks/results/train.json.")] = True,
+    samples: Annotated[int, typer.Option(min=1000, help="Samples of the log.")] = Settings.samples,
+    items: Annotated[tuple[int, int], typer.Option(help="Rows of the small and of the large item table.")] = Settings.items,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = Settings.rounds,
+    round_samples: Annotated[int, typer.Option(min=1, help="Samples of a round.")] = Settings.round_samples,
+    padded_samples: Annotated[int, typer.Option(min=1, help="Those of the plain padded DTRN.")] = Settings.padded_samples,
+    batch: Annotated[int, typer.Option(min=2, help="Samples of a batch.")] = Settings.batch,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each side; all cores when left out.")] = os.cpu_count() or 1,
+    seed: Annotated[int, typer.Option(help="Seed of the log, the weights and the rounds.")] = Settings.seed,
+    auc_samples: Annotated[
+        int, typer.Option(min=1000, help="Samples of the logs that AUC is compared on.")
+    ] = Settings.auc_samples,
+    auc_items: Annotated[int, typer.Option(min=1, help="Items that those logs show.")] = Settings.auc_items,
+    auc_rows: Annotated[int, typer.Option(help="Rows of the item table there, most of them never seen.")] = Settings.auc_rows,
+    auc_seeds: Annotated[int, typer.Option(min=2, help="Logs that AUC is compared on.")] = len(Settings.auc_seeds),
+    peer: Annotated[
+        Path | None, typer.Option(help="Python that has torch-rechub; an environment is made for it when left out.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")] = RESULTS,
 ) -> None:
-    """Time training and scoring of every model that has a short name on a drawn log."""
-    torch.set_num_threads(threads)
-    drawn, shape = draw(5000, items, requests, 10, seed)
-    events = float((drawn.end - drawn.start).sum() / len(drawn.time))
-    print(f"{len(drawn)} samples, {len(drawn) / len(drawn.time):.1f} a request, {events:.1f} events of history a request")
-    loader, made, speeds = Loader(drawn), {}, {name: list[Pair]() for name in RECIPES}
-    for name, recipe in RECIPES.items():
-        torch.manual_seed(seed)
-        network = Network(recipe, shape)
-        made[name] = network.train(), optimiser_of(network, learning_rate=2e-3, embedding_decay=3e-2)
-    for number in range(rounds + 1):  # round 0 warms up
-        for name, (network, optimiser) in made.items():
-            speed = samples_per_second(network, optimiser, loader, batch, seed + number)
-            speeds[name] += [speed] if number else []
-    result: dict[str, Any] = {}
-    for name, (network, _) in made.items():
-        wall, busy = (statistics.median(speed) for speed in zip(*speeds[name], strict=True))
-        scoring = {n: milliseconds(network, alone(draw(5000, items, 1, n, seed)[0]), 50) for n in (200, 1000)}
-        result[name] = {
-            "samples_per_second": wall,
-            "samples_per_processor_second": busy,
-            "rounds": speeds[name],
-            "score_one_request_ms": {str(n): {"wall": w, "processor": b} for n, (w, b) in scoring.items()},
-        }
-        print(f"{name}: {wall:,.0f} samples/s, {busy:,.0f} per processor second; one request of")
-        for n, (w, b) in scoring.items():
-            print(f"    {n} candidates: {w:.1f} ms, {b:.1f} of the processor")
-    if write:
-        RESULTS.mkdir(exist_ok=True)
-        about = {
-            "what": "python -m benchmarks.train",
-            **machine.about(),
-            "settings": {
-                "items": items,
-                "requests": requests,
-                "rounds": rounds,
-                "batch": batch,
-                "threads": threads,
-                "seed": seed,
-            },
-            "samples": len(drawn),
-            "events_per_request": events,
-            "recipes": {name: recipe.to_json() for name, recipe in RECIPES.items()},
-            "results": result,
-        }
-        path = RESULTS / "train.json"
-        path.write_text(json.dumps(about, indent=1) + "\n")
-        print(path)
+    """Time training on a drawn log: ours, torch-rechub's and the plain padded form; then memory, first batch, and AUC."""
+    settings = Settings(
+        samples=samples,
+        items=items,
+        rounds=rounds,
+        round_samples=round_samples,
+        padded_samples=padded_samples,
+        memory_samples=min(samples, 20 * batch),
+        batch=batch,
+        threads=threads,
+        seed=seed,
+        auc_samples=auc_samples,
+        auc_items=auc_items,
+        auc_rows=auc_rows,
+        auc_seeds=tuple(range(seed, seed + auc_seeds)),
+    )
+    measure(settings, peer, out)
 
 
 if __name__ == "__main__":

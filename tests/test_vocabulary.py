@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from models import vocabulary as module
 from models.requests import NULL_KEY, Requests, Sequences
 from models.vocabulary import Vocabulary
 from tests.logs import EVENTS, contract
@@ -50,3 +52,37 @@ def test_an_item_is_remembered_with_the_features_it_had_last() -> None:
     vocabulary = Vocabulary.fit(requests(), TERMS)
     assert vocabulary.item_features(np.array([30, 20, 50, 99])).tolist() == [[2], [4], [6], [NULL_KEY]]
     assert vocabulary.user_features(np.array([7, 8])).tolist() == [[3], [NULL_KEY]]
+
+
+@pytest.mark.parametrize("large", [1, 100, module.LARGE], ids=["always in order", "some", "never in order"])
+def test_tables_rows_and_last_features_are_what_a_dictionary_says(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE", large)
+    random = np.random.default_rng(large)
+    keys = random.integers(-(2**62), 2**62, 80)
+    user = random.choice(keys, 300)
+    tokens = np.stack([random.choice(np.append(keys[:70], NULL_KEY), 300), random.integers(0, 9, 300)], axis=1)
+    sequences = Sequences.from_events([user], [tokens], [random.integers(0, 1000, 300)])
+    asked, time = random.choice(keys, 40), random.permutation(1000)[:40]  # no two at once: 'last' is one row
+    start, end = sequences.span(asked, time, np.zeros(40, np.int64), [2])
+    item = np.stack([random.choice(np.append(keys[20:], NULL_KEY), 120), random.integers(10, 19, 120)], axis=1)
+    drawn = Requests(
+        np.stack([asked, random.integers(0, 5, 40)], axis=1), time, np.arange(0, 121, 3), item, np.empty((120, 0), np.int64),
+        np.zeros((120, 1), np.int8), start, end, sequences,
+    )  # fmt: skip
+    last: dict[int, int] = {}
+    for place in sorted(set().union(*(range(b, e) for b, e in zip(start[:, 0], end[:, 0], strict=True)))):
+        key, feature = sequences.tokens[0][place].tolist()
+        last[key] = feature
+    for request in np.argsort(time):
+        for key, feature in item[3 * request : 3 * request + 3].tolist():
+            last[key] = feature
+    last.pop(NULL_KEY, None)
+    fitted = Vocabulary.fit(drawn, TERMS)
+    assert fitted.tables["item"].tolist() == sorted(last)
+    assert fitted.tables["user"].tolist() == sorted(set(asked.tolist()))
+    assert fitted.item_features(np.array(sorted(last)))[:, 0].tolist() == [last[key] for key in sorted(last)]
+    seen = dict(zip(asked[np.argsort(time)].tolist(), drawn.user[np.argsort(time), 1].tolist(), strict=True))
+    assert fitted.user_features(np.array(sorted(seen)))[:, 0].tolist() == [seen[key] for key in sorted(seen)]
+    row = {key: place + 1 for place, key in enumerate(sorted(last))}
+    mixed = random.choice(np.append(keys, [NULL_KEY, 5, np.iinfo(np.int64).max]), (150, 2))
+    assert fitted.rows("item", mixed).tolist() == [[row.get(key, 0) for key in pair] for pair in mixed.tolist()]

@@ -1,0 +1,161 @@
+"""Our side of the training benchmark; `benchmarks/side.py` runs it as a process.
+
+It takes the raw-key log of `benchmarks.exposures` as the trainer gets a window from the lake, fits the vocabulary and encodes.
+A pass over samples is what `models.training` does in an epoch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks import exposures
+from benchmarks.padded import PlainDTRN, collate
+from models.batches import Batch, Loader
+from models.config import RECIPES, Recipe
+from models.contract import Contract
+from models.embeddings import Shape
+from models.heads.mmoe import MMoE
+from models.network import Network
+from models.training import optimiser_of
+from models.vocabulary import Vocabulary
+
+EXPERTS, EXPERT_WIDTHS, TOWER, WIDTH = 4, (128, 64), 16, 16
+"""The same on both sides."""
+
+TERMS = exposures.CONTRACT.training
+Dropout = tuple[float, np.random.Generator]
+
+
+class NormedMMoE(MMoE):
+    """MMoE with what torch-rechub's has besides: BatchNorm behind every linear layer, gates and towers included."""
+
+    def __init__(self, recipe: Recipe, shape: Shape, inputs: int) -> None:
+        super().__init__(recipe, shape, inputs)
+        wide, narrow = recipe.expert_widths
+        self.norm_first = nn.BatchNorm1d(recipe.experts * wide)
+        self.norm_second = nn.BatchNorm1d(recipe.experts * narrow)
+        self.norm_gate = nn.BatchNorm1d(shape.tasks * recipe.experts)
+        self.norm_tower = nn.BatchNorm1d(shape.tasks * recipe.tower)
+
+    def forward(self, x_SBI: Tensor) -> Tensor:
+        """As `MMoE`, of one stream (1, B, inputs)."""
+        x, experts = x_SBI.squeeze(0), self.experts
+        hidden = torch.relu(self.norm_first(self.first(x))).view(len(x), experts, -1).transpose(0, 1)
+        out = torch.relu(_normed(self.norm_second, self.second(hidden)))  # (E, B, narrow)
+        gates = _normed(self.norm_gate, torch.matmul(x, self.gate)).softmax(-1)  # (T, B, E)
+        mixed = (gates.transpose(0, 1) @ out.transpose(0, 1)).transpose(0, 1)  # (T, B, narrow)
+        hidden = torch.relu(_normed(self.norm_tower, self.towers.hidden(mixed)))
+        logits: Tensor = self.towers.last(hidden)
+        return logits.squeeze(-1).T
+
+
+def _normed(norm: nn.BatchNorm1d, x_GBI: Tensor) -> Tensor:
+    """`norm` over the columns of all groups side by side."""
+    groups, samples, width = x_GBI.shape
+    out: Tensor = norm(x_GBI.transpose(0, 1).reshape(samples, groups * width))
+    return out.view(samples, groups, width).transpose(0, 1)
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe `mmoe` or `dtrn` with the benchmark's widths."""
+    return replace(RECIPES[name], width=WIDTH, experts=EXPERTS, expert_widths=EXPERT_WIDTHS, tower=TOWER)
+
+
+def network_of(name: str, shape: Shape, seed: int) -> Network:
+    """`mmoe`, `dtrn`, or `mmoe-normed`, which has BatchNorm as torch-rechub's has."""
+    torch.manual_seed(seed)
+    recipe = recipe_of(name.removesuffix("-normed"))
+    network = Network(recipe, shape)
+    if name.endswith("-normed"):
+        network.head = NormedMMoE(recipe, shape, network.bottom.outputs)
+    return network.train()
+
+
+def shape_of(contract: Contract, vocabulary: Vocabulary, items: int) -> Shape:
+    """The log's shape, with a row in the item table for each of the shop's items, seen or not."""
+    shape = Shape.of(contract, vocabulary)
+    return replace(shape, item=(max(items + 1, shape.item[0]), *shape.item[1:]))
+
+
+def train_on(network: Network, optimiser: torch.optim.Optimizer, batches: Iterator[Batch]) -> float:
+    """One pass, as the trainer makes it; the mean loss."""
+    weight = torch.ones(network.tasks)
+    losses = []
+    for batch in batches:
+        optimiser.zero_grad(set_to_none=True)
+        loss, _ = network.loss(batch, weight)
+        torch.autograd.backward(loss)
+        optimiser.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+class Trainer:
+    """The log, encoded, and a network of each name that was asked for."""
+
+    def __init__(self, log: Path, items: int, batch: int, seed: int) -> None:
+        self.batch, self.seed = batch, seed
+        raw = exposures.load(log)
+        began = time.perf_counter()
+        vocabulary = Vocabulary.fit(raw, exposures.CONTRACT)
+        fitted = time.perf_counter()
+        self.requests = vocabulary.encode(raw)
+        encoded = time.perf_counter()
+        self.loader = Loader(self.requests)
+        order = np.random.default_rng(seed).permutation(len(raw.time))
+        next(self.loader.batches(batch, order, (0.1, np.random.default_rng(seed))))
+        self.raw = raw  # the trainer holds it as well while it trains
+        ready = time.perf_counter()
+        self.first_batch = {
+            "seconds": ready - began,
+            "fit": fitted - began,
+            "encode": encoded - fitted,
+            "batch": ready - encoded,
+        }
+        self.shape = shape_of(exposures.CONTRACT, vocabulary, items)
+        self.made: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
+
+    def pass_over(self, what: str, samples: int, seed: int) -> dict[str, Any]:
+        """Train the network `what` on whole requests drawn by `seed`, about `samples` samples of them; how long that took."""
+        random = np.random.default_rng(seed)
+        order = random.permutation(len(self.requests.time))
+        order = order[: np.searchsorted(np.cumsum(np.diff(self.requests.offsets)[order]), samples) + 1]
+        trained, module, optimiser = int(np.diff(self.requests.offsets)[order].sum()), *self._made(what)
+        run = self._plainly if what == "dtrn-padded" else self._fast
+        began, busy = time.perf_counter(), time.process_time()
+        loss = run(module, optimiser, order, random)
+        return {
+            "samples": trained,
+            "seconds": time.perf_counter() - began,
+            "processor_seconds": time.process_time() - busy,
+            "loss": loss,
+        }
+
+    def _made(self, what: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+        if what not in self.made:
+            network = network_of(what.removesuffix("-padded"), self.shape, self.seed)
+            optimiser = optimiser_of(network, learning_rate=TERMS.learning_rate, embedding_decay=TERMS.embedding_decay)
+            self.made[what] = PlainDTRN(network) if what == "dtrn-padded" else network, optimiser
+        return self.made[what]
+
+    def _fast(self, network: Network, optimiser: torch.optim.Optimizer, order: Any, random: np.random.Generator) -> float:
+        return train_on(network, optimiser, self.loader.batches(self.batch, order, (network.recipe.id_dropout, random)))
+
+    def _plainly(self, plain: PlainDTRN, optimiser: torch.optim.Optimizer, order: Any, random: np.random.Generator) -> float:
+        del random
+        losses = []
+        for part in self.requests.batches(self.batch, order):
+            optimiser.zero_grad(set_to_none=True)
+            loss = plain.loss(collate(part, exposures.LENGTH))
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
