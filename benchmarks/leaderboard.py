@@ -177,6 +177,8 @@ def main(
         return measuring.Data.read(home, contract(where), where.day)
 
     runs = planned(only or list(Part), chosen, seeds, logs, trials)
+    there = STORE.records()
+    print(f"{len(runs)} runs planned, {sum(found(there, r.key(contract(r.where))) is not None for r in runs)} on file")
     failed = do(
         runs, STORE, opened, contract, scratch, device=device, same_code=same_code, limit=limit,
         until=None if minutes is None else begun + 60 * minutes,

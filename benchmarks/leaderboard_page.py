@@ -131,8 +131,8 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
     for model in models:
         chosen, own = plan.setting(names.canonical(model), trials)
         said = " | ".join(f"{chosen[name]:g}" for name in search.NAMES)
-        rows.append(f"| {model} | {said} | {'its own search' if own else 'best for all searched models together'} |")
-    others = sum(r["code"] != measuring.code() for r in records)
+        by = "its own search" if own else "best for all searched models together"
+        rows.append(f"| {model} | {said} | {by} | {_of_other_code([r for r in records if r['model'] == model])} |")
     machines = sorted({f"{r['machine']['cpu']}, {r['threads']} thread(s), device {r['device']}" for r in records})
     used = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plan.TERMS.items())
     return [
@@ -144,16 +144,21 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
         "real log, scored on early-stopping days (`benchmarks/results/search.json`). Each model takes the one of best mean "
         "rank among those that every searched model has tried. LightGBM and popularity have fixed settings.",
         "",
-        f"| model | {' | '.join(name.replace('_', ' ') for name in search.NAMES)} | chosen by |",
-        "| --- " * 5 + "|",
+        f"| model | {' | '.join(name.replace('_', ' ') for name in search.NAMES)} | chosen by | runs of other code |",
+        "| --- " * 6 + "|",
         *rows,
         "",
         f"A small world has {plan.USERS:,} users, {plan.ITEMS:,} items and about {plan.IMPRESSIONS:,} impressions a day; seeds "
         f"{', '.join(map(str, plan.SEEDS))}. The large one has {plan.LARGE.users:,} users, {plan.LARGE.items:,} items and "
         f"about {plan.LARGE.impressions:,} impressions a day. Ten days are learned from, the last of them for early stopping.",
         "",
-        f"{others} of {len(records)} runs were made by other code than today's. Machines: {'; '.join(machines) or 'none yet'}.",
+        f"{_of_other_code(records)} runs were made by other code than today's; `--same-code` makes them again. "
+        f"Machines: {'; '.join(machines) or 'none yet'}.",
     ]
+
+
+def _of_other_code(records: Sequence[Record]) -> str:
+    return f"{sum(r['code'] != measuring.code() for r in records)} of {len(records)}"
 
 
 def _summary(

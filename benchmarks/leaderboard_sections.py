@@ -165,46 +165,51 @@ def beside_lightgbm(boards: Mapping[Cell, Board], tasks: Sequence[str]) -> str:
 
 
 def beside_baselines(dataset: str, days: Mapping[str, Board]) -> str:
-    """In words: on how many days and tasks of a real log the neural models are above LightGBM and popularity."""
+    """In words: on how many days and tasks of a real log the neural models are above and below popularity and LightGBM."""
     said = []
     for baseline in plan.BASELINES:
         counts: dict[str, list[int]] = {}
         lost = []
         for day, board in days.items():
             base = _only(board, baseline)
-            for model in board.models if base else ():
-                if model in plan.BASELINES:
-                    continue
+            for model in board.models:
                 run = _only(board, model)
+                if base is None or run is None or model in plan.BASELINES:
+                    continue
                 for task in board.tasks:
-                    assert run is not None
-                    assert base is not None
                     d = standing.resampled(run, base, task) if standing.judged(run["tasks"][task]) else None
                     if d is None:
                         continue
-                    above = d.low is not None and d.low > 0
-                    won = counts.setdefault(model, [0, 0])
-                    won[0], won[1] = won[0] + above, won[1] + 1
+                    above, below = not d.noise and d.mean > 0, not d.noise and d.mean < 0
+                    told = counts.setdefault(model, [0, 0, 0])
+                    counts[model] = [told[0] + above, told[1] + below, told[2] + 1]
                     if model == plan.OURS and not above:
                         lost.append(f"{task} on {day} ({standing.signed(d)})")
         if not counts:
-            said.append(f"{baseline} has no run beside a neural model")
+            said.append(f"No neural model can be held against {baseline}.")
             continue
-        told = ", ".join(f"{model} {won} of {of}" for model, (won, of) in counts.items())
-        said.append(f"above {baseline} by more than the interval, of the days and tasks that can be judged: {told}")
+        each = ", ".join(f"{model} above on {up}, below on {down} of {of}" for model, (up, down, of) in counts.items())
+        said.append(f"Against {baseline}, over the days and tasks that can be judged: {each}.")
         if lost:
-            said.append(f"DTRN does not beat {baseline} there on {', '.join(lost)}")
-    return f"**On {dataset}**, {'; '.join(said)}."
+            said.append(f"DTRN does not beat {baseline} on {', '.join(lost)}.")
+    return f"**{dataset}**: {' '.join(said)}"
 
 
 def ablations(board: Board, tasks: Sequence[str]) -> Lines:
     """DTRN with one thing changed, in the worlds of one kind."""
     out = ["## Ablations of DTRN", ""]
-    if not board.variants:
+    relatives = [model for model in board.models if model != plan.OURS and _parts(board, model) == _parts(board, plan.OURS)]
+    rows = [(plan.OURS, ""), *((model, "") for model in relatives), *((plan.OURS, v) for v in board.variants)]
+    if len(rows) == 1 or not board.runs(plan.OURS):
         return [*out, "Not measured yet.", ""]
-    rows = [(plan.OURS, ""), *((plan.OURS, v) for v in board.variants)]
     out += [f"In the worlds of {standing.named_cell(plan.ABLATED)}.", "", *_standings(board, tasks, rows)]
     return [*out, "DTRN as it is less the changed one:", "", *_differences(board, tasks, rows[1:])]
+
+
+def _parts(board: Board, model: str) -> tuple[str, str] | None:
+    """(file of the bottom, head) of a model; None of a baseline."""
+    recipe = next((run["recipe"] for run in board.runs(model).values()), None)
+    return (recipe["bottom"], recipe["head"]) if recipe else None
 
 
 def transfer(boards: Mapping[Cell, Board], tasks: Sequence[str], picture: str | None) -> Lines:

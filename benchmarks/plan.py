@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks import search
-from benchmarks.runs import GRADIENTS, Record, Run, Variant, Where, found
+from benchmarks.runs import GRADIENTS, Record, Run, Variant, Where, found, same_recipe
 from benchmarks.worlds import SIMULATED, World
 from models import names
 from models.config import named
@@ -137,7 +137,7 @@ def up_to_date(records: Sequence[Record], trials: Sequence[Record]) -> list[Reco
             return False
         if wanted.where.world is None:  # its contract may be a file that is not at hand: what it held is taken as it was
             asked = wanted.recipe.to_json() if wanted.recipe else None
-            return bool(record["recipe"] == json.loads(json.dumps(asked)) and record["terms"] == wanted.terms)
+            return same_recipe(record["recipe"], asked) and record["terms"] == wanted.terms
         return found([record], wanted.key(contract)) is not None
 
     return [record for record in records if stands(record)]

@@ -166,7 +166,22 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 def found(records: Sequence[Record], key: Record, *, content: str | None = None, code: str | None = None) -> Record | None:
     """The newest run on file with this key, of this content and code where they are named."""
     for record in reversed(records):
-        same = all(record.get(name) == value for name, value in key.items())
-        if same and content in (None, record["content"]) and code in (None, record["code"]):
+        same = all(record[name] == value for name, value in key.items() if name != "recipe")
+        if (
+            same
+            and same_recipe(record["recipe"], key["recipe"])
+            and content in (None, record["content"])
+            and code in (None, record["code"])
+        ):
             return record
     return None
+
+
+def same_recipe(one: Record | None, other: Record | None) -> bool:
+    """Whether two recipes as written are one. A part that there was not yet when one was written is at its default."""
+    if one is None or other is None:
+        return one is other
+    try:
+        return Recipe.from_json(one) == Recipe.from_json(other)
+    except ValueError:  # it holds a part that is none any more
+        return False

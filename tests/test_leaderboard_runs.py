@@ -307,6 +307,16 @@ def test_anything_else_is_another_run(log: tuple[Where, Data], change: dict[str,
     assert found([newer], key, content="c", code="x") == newer
 
 
+def test_a_part_that_recipes_did_not_have_is_at_its_default(log: tuple[Where, Data]) -> None:
+    key = runs(log[0], "mmoe")[0].key(CONTRACT)
+    older = {name: value for name, value in key["recipe"].items() if name != "layers"}
+    record = {**key, "content": "c", "code": "x", "recipe": older}
+    assert found([record], key) == record
+    assert found([record], {**key, "recipe": {**key["recipe"], "layers": 2}}) is None
+    assert found([{**record, "recipe": {**older, "dropped": 1}}], key) is None
+    assert found([{**record, "recipe": None}], key) is None
+
+
 # the plan
 
 
