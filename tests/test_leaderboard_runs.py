@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,16 @@ import pytest
 import typer
 from sklearn.metrics import roc_auc_score
 
-from benchmarks import leaderboard, measuring, plan, standing
+from benchmarks import gradients, leaderboard, measuring, plan, standing
 from benchmarks.leaderboard import Given, Part, do, planned
 from benchmarks.measuring import Data, measured, resampling
 from benchmarks.runs import GRADIENTS, Record, Run, Store, Variant, Where, digest, found, locked
+from models.baselines import Popularity
 from models.contract import Contract
+from models.embeddings import Shape
+from models.network import Network
 from models.training import train
+from models.vocabulary import Vocabulary
 from tests import board
 from tests.board import CONTRACT, TASKS, TERMS, TRIALS
 
@@ -89,8 +95,6 @@ def test_a_real_day_is_scored_on_its_labels_and_on_the_same_resamples_of_users(l
     counts = resampling(len(users))
     assert (counts.sum(1) == len(users)).all()
     assert len({row.tobytes() for row in counts}) == measuring.RESAMPLES
-    from models.baselines import Popularity
-
     scores = Popularity.fit(CONTRACT, data.log.fit).score(judged)
     row_user = np.searchsorted(users, judged.user[judged.request, 0])
     for t, task in enumerate(TASKS):
@@ -165,6 +169,35 @@ def test_histories_are_cut_to_their_newest_events(log: tuple[Where, Data]) -> No
     assert Variant("same", longest=30).contract(CONTRACT).lengths == (30, 20, 20, 20)
 
 
+def test_ablations_and_angles_are_runs_like_any_other(
+    log: tuple[Where, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "POINTS", 2)
+    where, data = log
+    changed = [Variant("no click", without="click"), Variant("short", longest=1), Variant("wide", recipe={"reduction": 1})]
+    asked = [run for variant in changed for run in runs(where, "dtrn", variant=variant)]
+    asked += [replace(runs(where, "shared-bottom")[0], kind=GRADIENTS)]
+    assert not done(asked, log, tmp_path)
+    *ablated, angled = kept(tmp_path)
+    assert [r["variant"] for r in ablated] == ["no click", "short", "wide"]
+    whole = sum(p.numel() for p in _trained(asked[1], data).parameters())
+    assert ablated[1]["parameters"] == whole < ablated[2]["parameters"]
+    assert ablated[0]["parameters"] < whole  # no embedding of that action, and a field less
+    best = {t: v["best_soft"] for t, v in ablated[0]["tasks"].items()}
+    assert all({t: v["best_soft"] for t, v in r["tasks"].items()} == best for r in ablated)
+    assert set(angled["angles"]["cosines"]) == {"click, cart", "click, buy", "cart, buy"}
+    assert "tasks" not in angled
+    assert standing.angles(kept(tmp_path)) == {"shared-bottom": angled}
+    assert standing.Board.of(kept(tmp_path)).variants == ["no click", "short", "wide"]
+
+
+def _trained(run: Run, data: Data) -> Network:
+    """The network that a run is of, untrained."""
+    contract, (fit, _, _) = data.of(run.variant, run.where.day)
+    assert run.recipe
+    return Network(run.recipe, Shape.of(contract, Vocabulary.fit(fit, contract)))
+
+
 # the store
 
 
@@ -190,14 +223,7 @@ def test_a_run_that_is_there_is_not_made_again(
     (tmp_path / "runs.jsonl").write_text("\n".join(lines[:1] + lines[2:]) + "\n")
     assert not done(asked, log, tmp_path)
     assert made[3:] == ["mmoe"]
-    assert kept(tmp_path)[-1]["tasks"] == {r["model"]: r for r in map(_read, lines)}["mmoe"]["tasks"]
-
-
-def _read(line: str) -> Record:
-    import json
-
-    told: Record = json.loads(line)
-    return told
+    assert kept(tmp_path)[-1]["tasks"] == {r["model"]: r for r in map(json.loads, lines)}["mmoe"]["tasks"]
 
 
 def test_a_training_that_was_cut_off_goes_on_and_the_others_are_not_repeated(
@@ -280,6 +306,18 @@ def test_a_line_that_is_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs.jsonl").write_text('{"model": "a"}\n{"mod')
     with pytest.raises(ValueError, match=r"line 2: not a run .* delete the line, and it is made again"):
         store.records()
+
+
+def test_two_who_write_lose_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs.jsonl")
+    store.keep({"model": "a"})
+    other = threading.Thread(target=store.keep, args=({"model": "b"},))
+    with locked(tmp_path):
+        other.start()
+        there = store.path.read_text()
+        store.path.write_text(there + '{"model": "c"}\n')
+    other.join()
+    assert store.records() == [{"model": name} for name in "acb"]
 
 
 @pytest.mark.parametrize(
