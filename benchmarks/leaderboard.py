@@ -19,6 +19,7 @@ from typing import Annotated
 import torch
 import typer
 
+from assets import lake, samples
 from benchmarks import leaderboard_page, measuring, plan, search
 from benchmarks.runs import Record, Run, Store, Where, digest, found, locked
 from models import names
@@ -53,14 +54,24 @@ class Given:
 
     @classmethod
     def of(cls, text: str) -> Given:
-        """`DATASET=HOME`: every day that can be judged and that the search did not learn from, the last three at most."""
+        """`DATASET=HOME`: every day that can be judged and that the search did not learn from, the last three at most.
+
+        Raises typer.BadParameter for what is no such log, or one whose samples are not there.
+        """
         dataset, _, root = text.partition("=")
         if not root:
             raise typer.BadParameter(f"'{text}': a log is DATASET=HOME, for example taobao=.dtrn")
-        contract = load(dataset)
-        home = Home(Path(root).absolute(), contract.name)
-        searched = contract.training_days(days.to_judge(home, contract)[-2:][0])[-1]
-        return cls(contract, home, tuple(day for day in days.to_judge(home, contract) if day > searched)[-3:])
+        try:
+            contract = load(dataset)
+            home = Home(Path(root).absolute(), contract.name)
+            judged = days.to_judge(home, contract)
+            searched = contract.training_days(judged[-2:][0])[-1]
+            chosen = tuple(day for day in judged if day > searched)[-3:]
+            for day in chosen:
+                samples.window_inputs(home, contract, [*contract.training_days(day), day])
+        except (ValueError, lake.Missing, lake.Blocked) as error:
+            raise typer.BadParameter(f"{text}: {error} (`./dtrn backfill` makes samples of a log)") from None
+        return cls(contract, home, chosen)
 
 
 def planned(

@@ -8,11 +8,13 @@ record keeps is enough to pair any two of them later.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assets import lake
+from assets import lake, samples
 from benchmarks import gradients, machine, oracle
 from benchmarks.runs import GRADIENTS, Record, Run, Variant, digest
 from benchmarks.search import Log
@@ -49,9 +51,11 @@ class Data:
 
     @classmethod
     def read(cls, home: Home, contract: Contract, day: str) -> Data:
-        """Everything of a judged day. Raises what `benchmarks.search.Log.read` and `models.window` do."""
+        """Everything of a judged day; its content is in the log's too. Raises what `assets.samples.window_inputs` does."""
         log = Log.read(contract.name, home, contract, day)
-        return cls(home, log, window.read_requests(home, contract, [day]))
+        inputs = samples.window_inputs(home, contract, [*log.days, day])
+        content = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+        return cls(home, replace(log, content=content), window.read_requests(home, contract, [day]))
 
     def of(self, variant: Variant, day: str) -> tuple[Contract, list[Requests]]:
         """Contract and (fit, held out, judged) as a variant of a model sees them."""

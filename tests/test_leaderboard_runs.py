@@ -21,6 +21,7 @@ from benchmarks.runs import GRADIENTS, Record, Run, Store, Variant, Where, diges
 from models.baselines import Popularity
 from models.contract import Contract
 from models.embeddings import Shape
+from models.home import Home
 from models.network import Network
 from models.training import train
 from models.vocabulary import Vocabulary
@@ -196,6 +197,22 @@ def _trained(run: Run, data: Data) -> Network:
     contract, (fit, _, _) = data.of(run.variant, run.where.day)
     assert run.recipe
     return Network(run.recipe, Shape.of(contract, Vocabulary.fit(fit, contract)))
+
+
+def test_content_is_that_of_all_days_the_judged_one_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home, day, version = Home(tmp_path, "simulated"), CONTRACT.days()[-1], {"judged": "1"}
+
+    def inputs(home: Home, terms: Contract, chosen: list[str]) -> dict[str, str]:
+        return {name: version["judged"] if name == day else "1" for name in chosen}
+
+    read: list[str] = []
+    monkeypatch.setattr(leaderboard.samples, "window_inputs", inputs)
+    monkeypatch.setattr(measuring.window, "read_requests", lambda home, terms, chosen: read.extend(chosen))
+    first = Data.read(home, CONTRACT, day)
+    assert read == [*CONTRACT.training_days(day), day]
+    assert Data.read(home, CONTRACT, day).log.content == first.log.content
+    version["judged"] = "2"
+    assert Data.read(home, CONTRACT, day).log.content != first.log.content
 
 
 # the store
@@ -415,14 +432,27 @@ def test_a_real_log_is_judged_on_days_after_the_search(monkeypatch: pytest.Monke
     monkeypatch.setattr(
         leaderboard.days, "to_judge", lambda home, terms: ["2017-11-29", "2017-11-30", "2017-12-01", "2017-12-02"]
     )
+    read: list[str] = []
+    monkeypatch.setattr(leaderboard.samples, "window_inputs", lambda home, terms, chosen: read.extend(chosen))
     given = Given.of(f"taobao={tmp_path}")
     assert given.days == ("2017-11-30", "2017-12-01", "2017-12-02")  # the search learned from 11-25 to 11-29
+    assert set(read) == {f"2017-11-{n}" for n in range(25, 31)} | {"2017-12-01", "2017-12-02"}
     real = planned([Part.LOGS, Part.ABLATIONS], ["popularity", "dtrn"], 5, [given], TRIALS)
     plain = [(r.where.day, r.model) for r in real if not r.where.world and not r.variant.name]
     assert plain == [(day, model) for day in given.days for model in ("popularity", "dtrn")]
     assert {r.where.day for r in real if not r.where.world and r.variant.name} == {"2017-12-02"}
+
+
+def test_a_log_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match="'taobao': a log is DATASET=HOME"):
         Given.of("taobao")
+    with pytest.raises(typer.BadParameter, match=r"nonesuch=here: .*no such contract"):
+        Given.of("nonesuch=here")
+    with pytest.raises(typer.BadParameter, match=r"the log holds no good row .*`./dtrn backfill` makes samples"):
+        Given.of(f"taobao={tmp_path}")
+    monkeypatch.setattr(leaderboard.days, "to_judge", lambda home, terms: ["2017-12-01", "2017-12-02"])
+    with pytest.raises(typer.BadParameter, match="samples"):
+        Given.of(f"taobao={tmp_path}")
 
 
 def test_an_unknown_model_is_told() -> None:
