@@ -2,7 +2,7 @@
 #   DATASET=name or path of a contract (simulated)   LOG=file, folder or glob of the log   DTRN_HOME=folder (.dtrn)   PORT=number
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui serve reports bench-train search forget
+.PHONY: help setup demo test check ui serve reports bench-train search leaderboard forget
 .SUFFIXES:
 
 # What the caller left out stays out of the environment: the command line has its own defaults.
@@ -49,6 +49,9 @@ bench-train: setup ## training speed beside torch-rechub and the plain padded fo
 
 search: setup ## the same hyper-parameter trials for every model, on simulated worlds and on DATASET's samples when it is named
 	@$(PYTHON_IN_VENV) -m benchmarks.search $(if $(DATASET),--log $(DATASET)=$(or $(DTRN_HOME),.dtrn))
+
+leaderboard: setup ## the comparison of all models: the runs that are missing (hours in all), then docs/leaderboard.md
+	@$(PYTHON_IN_VENV) -m benchmarks.leaderboard $(if $(DATASET),--log $(DATASET)=$(or $(DTRN_HOME),.dtrn))
 
 forget: setup ## delete what was made of DATASET: lake, models, champions, reports (the simulated log too); asks first
 	@./dtrn forget
