@@ -19,12 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.requests import Ints, Requests
+from models.vocabulary import Rows
 
 EDGES = np.array([2, 4, 8, 16, 32])
 """Bucket k holds lengths up to EDGES[k]; the last one holds the rest."""
 
 GAPS = 32
 """Time-gap buckets: 0 below a second, else 1 + ⌊log2 of the seconds since the event⌋, as floats store it."""
+
+
+COUNTS = 8
+"""Count buckets: 0, 1, 2–3, 4–7, … and 64 or more: 0 or 1 + ⌊log2⌋."""
 
 
 @dataclass
@@ -51,7 +56,9 @@ class Batch:
 
     The histories' tokens lie end to end as the buckets do, and those by action: token (Q, Fi) rows · gap (Q,) time-gap bucket ·
     age (Q,) 0 for the newest event. Of ids only these rows are read: users (Nu,), items (Ni,), ascending; the first column of
-    user, item and token is a place in them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in
+    user, item and token is a place in them. match (B, A, 1 + Fi, 2): how many events of the history there are, and how many have
+    the candidate's own item, and each of its features (count bucket), and how long ago the last of them was (time-gap bucket;
+    0 where there is none). place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in
     the buckets' outputs laid end to end.
     """
 
@@ -67,6 +74,7 @@ class Batch:
     gap_Q: Tensor
     age_Q: Tensor
     buckets: list[Bucket]
+    match_BAK2: Tensor
     place_BA: Tensor
 
     def actions(self) -> Iterator[tuple[int, int, int, list[Bucket]]]:
@@ -121,8 +129,9 @@ class Loader:
         place = np.zeros((len(part), part.start.shape[1]), np.int64)
         lengths = part.end - part.start
         kind = np.where(lengths > 0, np.searchsorted(EDGES, lengths), -1)
+        match = np.zeros((*place.shape, 1 + part.item.shape[1], 2), np.int64)
         buckets: list[Bucket] = []
-        tokens, gaps, ages, base, begin = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, np.int64)], 1, 0
+        tokens, gaps, ages, base, begin = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)], 1, 0
         for action, number in itertools.product(range(lengths.shape[1]), range(len(EDGES) + 1)):
             u = np.flatnonzero(kind[:, action] == number)
             if not len(u):
@@ -133,11 +142,13 @@ class Loader:
             present = step < n[:, None]
             token = self.bases[action] + part.start[u, action][:, None] + np.where(present, step, 0)
             tokens.append(token.ravel())
-            gaps.append(((part.time[u][:, None] - self.times[token]) / 1000.0).ravel())
+            gap = _gaps(part.time[u][:, None] - self.times[token])
+            gaps.append(gap.ravel())
             ages.append(np.where(present, n[:, None] - 1 - step, 0).ravel())
             looks = np.arange(most) < sizes[u][:, None]
             candidate = np.where(looks, part.offsets[u][:, None] + np.arange(most), -1)
             place[candidate[looks], action] = base + np.flatnonzero(looks)
+            match[candidate[looks], action] = _matches(part.item[candidate], self.tokens[token], present, gap)[looks]
             buckets.append(Bucket(action, begin, torch.from_numpy(present), torch.from_numpy(candidate)))
             base, begin = base + looks.size, begin + token.size
         user, item = _dropped(part.user, dropout), _dropped(part.item, dropout)
@@ -153,18 +164,42 @@ class Loader:
             torch.from_numpy(users),
             torch.from_numpy(items),
             torch.from_numpy(token_QF),
-            torch.from_numpy(np.frexp(np.concatenate(gaps))[1].clip(0, GAPS - 1).astype(np.int64)),
+            torch.from_numpy(np.concatenate(gaps)),
             torch.from_numpy(np.concatenate(ages)),
             buckets,
+            torch.from_numpy(match),
             torch.from_numpy(place),
         )
+
+
+def _gaps(milliseconds: Ints) -> Ints:
+    return np.frexp(milliseconds / 1000.0)[1].clip(0, GAPS - 1).astype(np.int64)
+
+
+def _matches(item_NRF: Rows, token_NLF: Rows, present_NL: NDArray[np.bool_], gap_NL: Ints) -> Ints:
+    """(N, R, 1 + F, 2): count and time-gap bucket of all of the history's events, then of those that equal the candidate.
+
+    Row 0, 'unknown', equals nothing. The events are in time order, so the last one is the newest.
+    """
+    (histories, candidates, fields), length = item_NRF.shape, token_NLF.shape[1]
+    out = np.empty((histories, candidates, 1 + fields, 2), np.int64)
+    for place in range(1 + fields):
+        if place:
+            own, other = item_NRF[:, :, None, place - 1], token_NLF[:, None, :, place - 1]
+            same = (own == other) & (own != 0) & present_NL[:, None, :]
+        else:
+            same = present_NL[:, None, :]
+        count, last = same.sum(-1), length - 1 - same[..., ::-1].argmax(-1)
+        gap = np.where(count > 0, gap_NL[np.arange(histories)[:, None], last], 0)
+        out[:, :, place, 0], out[:, :, place, 1] = np.frexp(count)[1].clip(0, COUNTS - 1), gap
+    return out
 
 
 def _dropped(rows: NDArray[np.int32], dropout: tuple[float, np.random.Generator] | None) -> Ints:
     if dropout is not None:
         rate, generator = dropout
         rows = np.where(generator.random(rows.shape, np.float32) < rate, 0, rows)
-    return rows.astype(np.int64)
+    return np.maximum(rows, 0).astype(np.int64)  # an item without a row is 'unknown'
 
 
 def _localised(parts: list[Ints]) -> Ints:

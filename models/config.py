@@ -33,7 +33,8 @@ class Recipe:
     hypernetwork · reduction r of the refinement · experts E that a task sees and their layer widths · tower width · share of
     rows that turn 'unknown' in training · standard deviation of the embeddings at the start. Of DTRN and DMT: what makes the
     `interest` of a history and its `refinement` (in the modules of these names), `copies` of DMT's Transformers. Of
-    STEM and PEPNet: the `base` bottom that they have a copy of per stream, or a gate on. Raises ValueError naming the part.
+    STEM and PEPNet: the `base` bottom that they have a copy of per stream, or a gate on. `matches`: whether an
+    interest is also told how often and how lately the history has the candidate. Raises ValueError naming the part.
     """
 
     bottom: Annotated[str, _part("bottoms")]
@@ -53,6 +54,7 @@ class Recipe:
     refinement: Literal["task", "shared", "none"] = "task"
     copies: Size = 1
     base: Annotated[str, _part("bottoms")] = "pooled"
+    matches: bool = True
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Recipe:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.batches import GAPS, Batch
+from models.batches import COUNTS, GAPS, Batch
 from models.config import Recipe
 from models.contract import Contract
 from models.vocabulary import Vocabulary
@@ -105,6 +105,30 @@ class Moment(nn.Module):
         action = torch.cat([self.action.weight[:0], *spans])
         extra: Tensor = self.gap(batch.gap_Q) + self.age(batch.age_Q) + action
         return extra
+
+
+class Matches(nn.Module):
+    """What a softmax over a history cannot say: how often and how lately the candidate itself, or a feature of it, is in it.
+
+    It holds for items without a row too, which all look alike to an embedding. Starts at 0, so that a network begins as its
+    paper has it. Ours; counts and recencies are also what the trees of `models.baselines` live on.
+    """
+
+    def __init__(self, recipe: Recipe, shape: Shape) -> None:
+        super().__init__()
+        columns = sum(shape.slots[len(shape.user) : len(shape.user) + len(shape.item)]) if shape.slots else len(shape.item)
+        kinds = torch.tensor([0, COUNTS])
+        begins = torch.arange(shape.actions * (1 + columns)).view(shape.actions, -1, 1) * (COUNTS + GAPS) + kinds
+        self.register_buffer("begin_AK2", begins, persistent=False)
+        self.table = nn.Parameter(torch.zeros(begins.shape[0] * begins.shape[1] * (COUNTS + GAPS), recipe.width))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, A, D), exactly 0 for an empty history."""
+        assert isinstance(self.begin_AK2, Tensor)
+        samples, actions = batch.place_BA.shape
+        rows = (batch.match_BAK2 + self.begin_AK2).view(samples * actions, -1)
+        told = F.embedding_bag(rows, self.table, mode="sum").view(samples, actions, -1)
+        return told * (batch.place_BA > 0).unsqueeze(-1)
 
 
 def placed(outs: list[Tensor], batch: Batch, streams: int, like: Tensor) -> Tensor:

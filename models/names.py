@@ -13,6 +13,9 @@ import re
 from typing import Any
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "dtrn-plain": {"bottom": "dtrn", "matches": False},
+    "dmt-plain": {"bottom": "dmt", "matches": False},
+    "pooled-plain": {"bottom": "pooled", "matches": False},
     "dtrn-tim": {"bottom": "dtrn", "refinement": "none"},
     "dtrn-trm": {"bottom": "dtrn", "interest": "shared"},
     "dtrn-shared-trm": {"bottom": "dtrn", "refinement": "shared"},

@@ -89,7 +89,7 @@ class Deferred(torch.optim.AdamW):
             state["step"] += 1
             if gradient is None:
                 continue
-            g = gradient._values().view(-1, *table[rows].shape).sum(0)  # what was read twice has each row twice, in this order
+            g = gradient._values()  # of ascending rows, which torch also leaves so when they were read twice
             m = state["exp_avg"].index_select(0, rows).lerp_(g, 1 - self.beta1)
             v = state["exp_avg_sq"].index_select(0, rows).mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
             state["exp_avg"].index_copy_(0, rows, m)

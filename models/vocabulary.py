@@ -94,17 +94,21 @@ class Vocabulary:
         return out.reshape(keys.shape)
 
     def encode(self, requests: Requests) -> Requests:
-        """The same requests with rows (int32) for keys in user, item, context and tokens."""
+        """The same requests with rows (int32) for keys in user, item, context and tokens.
+
+        An item that is not in the table gets a negative number of its own (`stranger`): no row of an embedding, but a
+        candidate can still be told from another and found again in a history.
+        """
         sequences = requests.sequences
         return replace(
             requests,
             user=self._columns(self.user_fields, requests.user),
-            item=self._columns(self.item_fields, requests.item),
+            item=self._items(requests.item),
             context=self._columns(self.context_fields, requests.context),
             sequences=Sequences(
                 sequences.users,
                 sequences.offsets,
-                [self._columns(self.item_fields, tokens) for tokens in sequences.tokens],
+                [self._items(tokens) for tokens in sequences.tokens],
                 sequences.times,
             ),
         )
@@ -123,11 +127,26 @@ class Vocabulary:
         out[rows > 0] = features[rows[rows > 0] - 1]
         return out
 
+    def _items(self, keys: NDArray[Any]) -> Rows:
+        rows = self._columns(self.item_fields, keys)
+        unknown = rows[:, 0] == 0
+        rows[unknown, 0] = stranger(keys[unknown, 0])
+        return rows
+
     def _columns(self, fields: tuple[str, ...], keys: NDArray[Any]) -> Rows:
         out = np.empty(keys.shape, np.int32)
         for place, field in enumerate(fields):
             out[:, place] = self.rows(field, keys[:, place])
         return out
+
+
+def stranger(keys: Ints) -> Rows:
+    """What stands for an item without a row: -1 … -2³¹, by multiplicative hashing (Knuth, TAOCP 3, 6.4).
+
+    Two items of one history are taken for each other once in 2³¹ pairs.
+    """
+    mixed = keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (-1 - (mixed >> np.uint64(33)).astype(np.int64)).astype(np.int32)
 
 
 def _edges(keys: Ints, bins: int) -> Ints:

@@ -146,12 +146,33 @@ def history(p: Parameters, root: str, requests: Requests, request: int, action: 
         rows = requests.sequences.tokens[action][place]
         token = sum((p[f"{root}.fields.item.{f}.weight"][int(row)] for f, row in enumerate(rows)), torch.zeros(()))
         if extras:
-            seconds = (int(requests.time[request]) - int(requests.sequences.times[action][place])) / 1000
-            bucket = 0 if seconds < 1 else min(31, math.floor(math.log2(seconds)) + 1)
+            bucket = gap_bucket(requests, request, action, place)
             token = token + p[f"{root}.moment.gap.weight"][bucket] + p[f"{root}.moment.age.weight"][end - 1 - place]
             token = token + p[f"{root}.moment.action.weight"][action]
         tokens.append(token)
     return tokens
+
+
+def matches(p: Parameters, root: str, requests: Requests, request: int, sample: int, action: int, recipe: Recipe) -> Vector:
+    """Of all events of the history, and of those with the candidate's item, or feature: a row for how many, one for how lately."""
+    own = [int(row) for row in requests.item[sample]]
+    span = range(int(requests.start[request, action]), int(requests.end[request, action]))
+    out = torch.zeros(recipe.width)
+    if not recipe.matches or not span:
+        return out
+    rows = requests.sequences.tokens[action]
+    kinds = [list(span)] + [[n for n in span if int(rows[n][f]) == row != 0] for f, row in enumerate(own)]
+    for kind, places in enumerate(kinds):
+        begin = (action * len(kinds) + kind) * 40
+        out = out + p[f"{root}.matches.table"][begin + (min(7, math.floor(math.log2(len(places))) + 1) if places else 0)]
+        gap = gap_bucket(requests, request, action, places[-1]) if places else 0
+        out = out + p[f"{root}.matches.table"][begin + 8 + gap]
+    return out
+
+
+def gap_bucket(requests: Requests, request: int, action: int, place: int) -> int:
+    seconds = (int(requests.time[request]) - int(requests.sequences.times[action][place])) / 1000
+    return 0 if seconds < 1 else min(31, math.floor(math.log2(seconds)) + 1)
 
 
 Streams = Callable[[Parameters, str, Requests, Recipe, int], list[list[Vector]]]
@@ -172,9 +193,10 @@ def looked_up(kind: type[Pooled]) -> Streams:
                 item = [p[f"{root}.fields.item.{f}.weight"][int(r)] for f, r in enumerate(requests.item[sample])]
                 context = [p[f"{root}.fields.context.{f}.weight"][int(r)] for f, r in enumerate(requests.context[sample])]
                 candidate = torch.stack(item).sum(0)
+                extra = [matches(p, root, requests, request, sample, action, recipe) for action in actions]
                 own = []
                 for task in range(count if bottom.own_streams else 1):
-                    interests = bottom.interests(tokens, candidate, task)
+                    interests = [x + extra[n % len(extra)] for n, x in enumerate(bottom.interests(tokens, candidate, task))]
                     own.append(bottom.stream(torch.stack([*user, *item, *context, *interests]), task))
                 out.append(own if bottom.own_streams else own * count)
         return out

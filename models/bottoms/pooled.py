@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from models.batches import Batch
-from models.embeddings import placed
 from models.parts import Tabled
 
 
@@ -22,7 +21,7 @@ class Pooled(Tabled):
             token = tokens[bucket.begin : bucket.end].view(*bucket.present_NL.shape, -1)
             mean = (token * present).sum(1) / present.sum(1)
             outs.append(mean[:, None].expand(-1, bucket.candidate_NR.shape[1], -1).reshape(1, -1, mean.shape[-1]))
-        interests = placed(outs, batch, 1, fields)
+        interests = self.interests(outs, batch, 1, fields)
         return torch.cat([fields[None], interests], dim=2).flatten(2)
 
 
