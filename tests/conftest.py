@@ -37,8 +37,11 @@ def daily(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="session")
 def built(shown: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """The same with a verdict that promotes, the packaged model, the bento and its parity. Not to be changed."""
-    home = Home(tmp_path_factory.mktemp("built"), shown.dataset)
+    """The same with a verdict that promotes, the packaged model, the bento and its parity. Not to be changed.
+
+    Its folder is hidden, as the default home is.
+    """
+    home = Home(tmp_path_factory.mktemp("built") / ".dtrn", shown.dataset)
     shutil.copytree(shown.root, home.root, dirs_exist_ok=True)
     serving.judge(home)
     packaging.package(home, serving.SHOWN, serving.JUDGED, "run-1")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -472,7 +473,8 @@ def test_a_port_in_use_is_said_plainly(service: served.Served, built: Home) -> N
 
 
 def test_serving_installs_the_very_versions_of_the_project() -> None:
-    pins = (Path(__file__).parent.parent / "bentos" / "requirements.txt").read_text().splitlines()
-    for pin in (line for line in pins if not line.startswith("#")):
+    pins = yaml.safe_load(packaging.BENTOFILE.read_text())["python"]["packages"]
+    assert {"bentoml", "torch"} < {pin.partition("==")[0] for pin in pins}
+    for pin in pins:
         name, _, wanted = pin.partition("==")
         assert version(name).split("+")[0] == wanted
