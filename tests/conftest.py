@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from assets import packaging, served
+from models import artifact
 from models.home import Home
-from tests import demonstrated, serving
+from tests import demonstrated, judged, serving
 
 ENDED = pytest.StashKey[int]()
 
@@ -21,6 +22,11 @@ ENDED = pytest.StashKey[int]()
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """An exposure log with side features, trained. Not to be changed: tests that write take a copy (`copied`)."""
     return serving.laid(tmp_path_factory.mktemp("shown"), serving.SHOWN)
+
+
+@pytest.fixture(scope="session")
+def ranker(shown: Home) -> artifact.NeuralRanker:
+    return artifact.load(shown.model("dtrn", serving.JUDGED))
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +39,12 @@ def bought(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def daily(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """An event log that knows days only, trained. Not to be changed."""
     return serving.laid(tmp_path_factory.mktemp("daily"), serving.DAILY)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Every model trained for two judged days, none judged. Not to be changed: take a copy (`judged.copied`)."""
+    return judged.laid(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="session")
