@@ -23,7 +23,8 @@ def test_a_home_below_a_file_is_said_in_one_line(
     assert ended.value.code == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert said[0].startswith(f"dtrn: {file / 'home'}") and said[0].endswith("is a file where a folder is needed")
+    assert said[0].startswith(f"dtrn: {file / 'home'}")
+    assert said[0].endswith("is a file where a folder is needed")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR])
