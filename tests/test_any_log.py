@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets import ingest, lake, parsing, reading, sides
+from bentos.fields import feature_keys
 from models import keys
 from models.contract import Contract
 from models.home import Home
@@ -137,6 +138,11 @@ def test_bins_hold_about_as_many_of_the_training_values_each() -> None:
 def test_no_bin_is_kept_for_measures_below_all_that_were_seen() -> None:
     seen = keys.number_keys(np.array([0.0] * 6 + [1.0, 2.0, 3.0, 4.0]))
     assert keys.key_numbers(_edges(seen, 4)).tolist() == [2.0]
+
+
+def test_an_entry_that_says_nothing_takes_no_place_in_a_list_that_is_asked_with() -> None:
+    asked = feature_keys(Contract.model_validate(NEWS), "tags", [["x", None, "", "NULL", "y"], None], "item_features.tags[]")
+    assert asked[:, :2].tolist() == [[keys.text_key("x"), keys.text_key("y")], [NULL_KEY, NULL_KEY]]
 
 
 # formats
