@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from os.path import relpath
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -85,7 +86,10 @@ def draft(source: str, name: str, ask: Ask) -> str:
     found = roles.guess(seen, ask)
     days = _days(seen, found.moment, ask)
     features = _features(seen, found)
-    tables = [t for files in kinds[1:] if (t := _table(source, profile.profile(files), seen, found, features))]
+    named = {file for files in kinds for file in files}
+    near = profile.neighbours(seen, {found.user: roles.USERS, found.item: roles.ITEMS})
+    others = [*kinds[1:], *([path] for path in near if path not in named)]
+    tables = [t for files in others if (t := _table(source, profile.profile(files), seen, found, features))]
     return "\n".join(_toml(name, seen, found, days, features, tables)) + "\n"
 
 
@@ -192,8 +196,8 @@ def _zone(counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
     busy = counts[counts >= 0.02 * counts.median()].index
     opens, ends = -int(busy[0]) % 24, -int(busy[-1] + 1) % 24
     cut = (opens + 12) % 24 - 12
-    local = moment.kind == "timestamp" and "Z" not in moment.evidence and "UTC" not in (moment.format or "")
-    if local and "%z" not in (moment.format or ""):
+    said = re.search(r"\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)'", moment.evidence) or re.search("UTC|%z", moment.format or "")
+    if moment.kind == "timestamp" and not said:
         return "UTC", f"no zone is written: read as they stand (least happens at {quiet}:00); name the log's own"
     if opens == ends and abs(cut - ahead) <= 3:
         return _named(cut), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
@@ -313,10 +317,8 @@ def _table(source: str, side: Profile, log: Profile, found: Roles, features: Fea
         return None
     target += own
     folder = Path(source).expanduser()
-    base = folder if folder.is_dir() else side.files[0].parent
-    file = (
-        side.files[0].relative_to(base.absolute()).as_posix() if len(side.files) == 1 else f"*{''.join(side.files[0].suffixes)}"
-    )
+    base = folder.absolute() if folder.is_dir() else log.files[0].parent
+    file = Path(relpath(side.files[0], base)).as_posix() if len(side.files) == 1 else f"*{''.join(side.files[0].suffixes)}"
     evidence = f"its '{key.name}' holds {share:.0%} of the {entity}s seen in the log"
     return Table(entity, file, side, key.name, [f.name for f in own], evidence)
 
