@@ -71,6 +71,8 @@ def test_every_day_that_comes_in_makes_one_more_day_judged_on_one_day_more_of_tr
     for day in judged[-1]:
         newest = date.fromisoformat(terms.training_days(day)[-1])
         assert newest == date.fromisoformat(day) - timedelta(days=behind + 1)
+    for place, day in enumerate(terms.days()):
+        assert jobs.ingested_with(terms, day) == (terms.days()[max(0, place - behind)], day)
 
 
 def store(home: Home, terms: Contract, rows: list[Row], *sampled: str) -> None:
