@@ -25,7 +25,7 @@ from models.home import Home
 from models.requests import Requests
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGED = ("bentos/*.py", "bentos/requirements.txt", "models/**/*.py")
+STAGED = ("bentos/*.py", "models/**/*.py")
 BENTOFILE = ROOT / "bentos" / "bentofile.yaml"
 
 LARGEST_DIFFERENCE = 1e-5
@@ -138,7 +138,8 @@ def _build(home: Home, model: str, weights: dict[str, float]) -> str:
         (staged / "bentofile.yaml").write_text(BENTOFILE.read_text() + "".join(lines))
         tag = f"{name}:{version}-{lake.content_hash(staged)[:10]}"
         done = subprocess.run(
-            [sys.executable, "-m", "bentoml", "build", str(staged), "--version", tag.split(":")[1]],
+            # Named, since below a folder such as .dtrn, the default home, BentoML takes no bentofile of its own accord.
+            [sys.executable, "-m", "bentoml", "build", ".", "-f", "bentofile.yaml", "--version", tag.split(":")[1]],
             cwd=staged,  # so that the copy of our packages is imported, not the one of the current folder
             env=os.environ | {"BENTOML_HOME": str(store), "BENTOML_DO_NOT_TRACK": "True"},
             capture_output=True,
@@ -279,7 +280,10 @@ def _told(context: dg.AssetExecutionContext, results: dict[str, Result]) -> dg.M
     days: Record = {}
     for day, result in results.items():
         days[day] = result[0].detail if result else STAYS
-        context.log.info(f"{day}: {days[day]}" + ("" if result is None or result[1] else " (unchanged)"))
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result[0].detail.items()) if result else STAYS
+        context.log.info(
+            (f"{day}: " if len(results) > 1 else "") + told + ("" if result is None or result[1] else " (unchanged)")
+        )
     recomputed = sum(1 for result in results.values() if result and result[1])
     last = results[context.partition_keys[-1]]
     numbers: Record = last[0].detail if last else {}  # tag and size, or what parity measured
@@ -318,7 +322,9 @@ def champion(context: dg.AssetExecutionContext, project: Project) -> dg.Material
         who = f"run {context.run.run_id}"
         moved = {day: crown(project.home, day, who, datetime.now(UTC)) for day in context.partition_keys}
     days = {day: change.tag if change else STAYS for day, change in moved.items()}
-    context.log.info(str(days))
+    context.log.info(
+        "; ".join(f"{day}: {tag}" for day, tag in days.items()) if len(days) > 1 else days[context.partition_keys[-1]]
+    )
     changes = registry.champions(project.home)
     told: Record = {"reigning": changes[-1].tag if changes else "none yet", "changes": len(changes)}
     recomputed = sum(map(bool, moved.values()))

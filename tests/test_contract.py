@@ -55,6 +55,15 @@ SIMULATED = (DATASETS / "simulated.toml").read_text()
         (TAOBAO, "[tasks.cart]", '[tasks.cart]\ngiven = "cart"', r"tasks\.cart\.given: 'cart' is not another task"),
         (TAOBAO, "[tasks.cart]", '[tasks.cart]\nlabel = "cart"', r"tasks\.cart: an event log needs 'behaviours'"),
         (TAOBAO, "[tasks.cart]", "[tasks.mean]", r"tasks\.mean: 'mean' stands for the mean over tasks"),
+        (TAOBAO, 'format = "csv"', 'format = "csv"\ndelimiter = "\\n"', r"source\.delimiter: '\\n' is not a delimiter"),
+        (TAOBAO, 'format = "csv"', 'format = "csv"\ndelimiter = "\\""', r"source\.delimiter: '\"' is not a delimiter"),
+        (TAOBAO, '["user_id", ', '["item_id", "user_id", ', r"source\.columns: \['item_id'\] stand there more than once"),
+        (TAOBAO, "last_day = 2017-12-03", "last_day = 9999-12-31", r"calendar\.last_day: .*less than or equal to 2200-12-31"),
+        (TAOBAO, "accept_from = 2017-09-01", "accept_from = 0001-01-01", r"calendar\.accept_from: .*equal to 1970-01-01"),
+        (TAOBAO, "horizon_hours = 24", "horizon_hours = inf", r"tasks\.click\.horizon_hours: .*(finite|8784)"),
+        (TAOBAO, "days = 9", "days = 999999999", r"histories\.days: .*less than or equal to 3660"),
+        (TAOBAO, "click = 0.2", "click = nan", r"serving\.weights\.click: .*finite number"),
+        (TAOBAO, "[validation]", "[checks.volume]\nlargest = inf\n[validation]", r"checks\.volume\.largest: .*finite number"),
         (TAOBAO, "[context]", "[kontext]", r"kontext: no such key; known here: name, description, shape"),
         (TAOBAO, "window_days", "windows_days", r"training\.windows_days: no such key; known here: window_days"),
         (SIMULATED, 'label = "is_cart"', 'label = "is cart?"', r"tasks\.cart\.label: 'is cart\?' is not a condition"),
@@ -83,6 +92,15 @@ def test_conditions_that_go_round_in_a_circle_are_refused() -> None:
         logs.contract(logs.EXPOSURES, tasks=tasks)
 
 
+def test_on_a_log_of_days_an_action_is_known_after_whole_days() -> None:
+    behaviours: dict[str, Any] = {"view": {"when": "clicked", "horizon_hours": 12}}
+    by_date = {**logs.EXPOSURES, "time": logs.DATES["time"], "context": {}}
+    with pytest.raises(ValueError, match=r"behaviours\.view\.horizon_hours: 12 came, and a log whose times are days"):
+        logs.contract(by_date, behaviours=behaviours)
+    behaviours["view"]["horizon_hours"] = 24
+    assert logs.contract(by_date, behaviours=behaviours).behaviours["view"].horizon_hours == 24
+
+
 def test_an_unknown_data_set_names_those_that_there_are() -> None:
     with pytest.raises(ContractError, match=r"nowhere\.toml: no such contract.*simulated.*taobao"):
         load("nowhere")
@@ -100,7 +118,7 @@ def test_no_training_label_looks_into_the_judged_day() -> None:
     taobao = load("taobao")
     assert taobao.training_days("2017-12-02") == [f"2017-11-{d}" for d in range(25, 31)]
     for day in taobao.training_days("2017-12-02"):
-        assert taobao.day_end(day) + taobao.horizon_ms <= taobao.day_start("2017-12-02")
+        assert taobao.day_end(day) + 24 * 3_600_000 <= taobao.day_start("2017-12-02")
     assert taobao.mature("2017-12-02", "2017-12-03")
     assert not taobao.mature("2017-12-03", "2017-12-03")
     assert taobao.training_days("2017-11-25") == []

@@ -250,13 +250,21 @@ def test_a_conditional_label_follows_the_whole_chain_of_conditions() -> None:
     )
     columns: dict[str, Any] = {n: np.zeros(4, np.int64) for n in ("user", "time", "item", "category", "position", "sampled")}
     columns |= {f"label_{t}": np.array(v) for t, v in {"a": [0, 1, 1, 0], "b": [1, 0, 1, 1], "c": [1, 1, 1, 0]}.items()}
-    out = samples._finished(terms, columns)
+    out = samples._finished(terms, "2026-03-30", columns)
     assert [out[f"label_{t}"].tolist() for t in "abc"] == [[0, 1, 1, 0], [-1, 0, 1, -1], [-1, -1, 1, -1]]
 
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
-    [([10, 9, 11], 2), ([10, 9, 0], 1), ([40, 40, 1], 1), ([40, 40, 20], 2), ([0, 0, 0], 2)],
+    [
+        ([10, 9, 11], 2),
+        ([10, 9, 0], 1),
+        ([40, 40, 1], 1),
+        ([40, 40, 4], 2),
+        ([40, 40, 3], 1),
+        ([40, 40, 20], 2),
+        ([0, 0, 0], 2),
+    ],
 )
 def test_the_day_held_out_is_the_last_that_is_no_outage(tmp_path: Path, rows: list[int], expected: int) -> None:
     terms, home = logs.contract(logs.EXPOSURES), Home(tmp_path, "shown")
