@@ -129,6 +129,7 @@ def test_a_neural_run_keeps_the_best_epoch_and_what_it_cost(
     assert held_out is data.log.held_out
     assert {name: getattr(training, name) for name in TERMS} == TERMS
     assert training.learning_rate == board.SETTING["learning_rate"]
+    assert training.device == record["device"] == "cpu"
     assert training.embedding_decay == board.SETTING["embedding_decay"]
     assert (recipe.bottom, recipe.width, recipe.embedding_std) == ("dtrn", 8, 0.3)
     assert record["validation"]["score"] == trained.score
@@ -154,6 +155,7 @@ def test_an_action_that_is_left_out_is_read_by_nothing(log: tuple[Where, Data], 
     for place, name in enumerate(rest):
         before = CONTRACT.actions.index(name)
         assert np.array_equal(judged.end[:, place], whole.end[:, before])
+        assert np.array_equal(judged.start[:, place], whole.start[:, before])
         assert np.array_equal(judged.sequences.tokens[place], whole.sequences.tokens[before])
     assert np.array_equal(judged.label, whole.label)
 
