@@ -5,7 +5,9 @@ stability index, Σ (p - q)·ln(p / q) over bins), on bins that the reference fi
 context field and 'other'; an empty history, then quantiles of its length; deciles of a probability. Equal-width bins, which
 Evidently would choose for numbers, put nearly all of a rare task's probabilities into one. Two samples of one distribution
 have a PSI of about (bins - 1)·(1/n + 1/m), which is granted on top of `monitoring.drift_share`; n and m count users,
-because the rows of one user are no independent draws. One rare behaviour that nobody is told of any more moves little
+because the rows of one user are no independent draws. Of few users that average says little: Evidently takes a bin that
+nobody fell into for a share of 0.0001, and so a score is also what chance alone passes once in a thousand times at the most
+(`by_chance`). One rare behaviour that nobody is told of any more moves little
 mass, so it has a rule of its own: no served history of it at all, where chance would give that once in a thousand.
 
 Inputs are compared with all days of the window. History lengths: with those of its days before which the log is at least
@@ -53,6 +55,9 @@ CODE = (
 SECTIONS = ("monitoring",)
 ROWS = 20_000
 CHANCE = 1e-3
+DRAWS = 10_000
+EMPTY = 1e-4
+"""The share that Evidently takes an empty bin for."""
 METHOD = "psi"
 DRIFTED = (
     "Read the day's report (`make reports`, or the page that is linked on the asset): if the log or the service changed, mend "
@@ -235,7 +240,13 @@ def compare(
     users = {kind: frame["user"].nunique() for kind, frame in [*reference.items(), ("served", served)]}
     chance = {kind: 1 / users["served"] + 1 / users[kind] for kind in reference}
     dead = {n for n, kind in columns.items() if kind == "history" and _dead(sides[n][0], sides[n][1], users["served"])}
-    allowed = {n: round(drift_share + (len(bins[n].names) - 1) * chance[kind], 4) for n, kind in columns.items()}
+    allowed = {
+        n: max(
+            round(drift_share + (len(bins[n].names) - 1) * chance[kind], 4),
+            by_chance(np.array(list(bins[n].shares()[0].values())), round(1 / chance[kind])),
+        )
+        for n, kind in columns.items()
+    }
     allowed |= dict.fromkeys(dead, 0.0)
     frames = zip(*([pd.Series(side, name=n, dtype=object) for side in b.labels()] for n, b in bins.items()), strict=True)
     definition = DataDefinition(categorical_columns=list(columns))
@@ -262,6 +273,19 @@ def compare(
         )
     ordered = dict(sorted(fields.items(), key=lambda f: (not f[1].drifted, f[1].threshold - f[1].score)))
     return ordered, snapshot
+
+
+def by_chance(shares: NDArray[np.float64], users: int) -> float:
+    """The PSI that `users` draws from the bins' reference `shares` (bins,) stay below but for CHANCE of the times; simulated.
+
+    An empty bin is filled as Evidently fills it.
+    """
+    p = shares[shares > 0] / shares.sum()
+    q = np.random.default_rng(0).multinomial(max(users, 1), p, size=DRAWS) / max(users, 1)
+    least = np.min(q, axis=1, where=q > 0, initial=1, keepdims=True)
+    q = np.where(q > 0, q, np.where(least <= EMPTY, least / 10**6, EMPTY))
+    scores = ((q - p) * np.log(q / p)).sum(axis=1)
+    return round(float(np.quantile(scores, 1 - CHANCE, method="higher")), 4) + 1e-4  # strictly above: few users, few scores
 
 
 def _binned(contract: Contract, texts: Texts, column: str, kind: str, before: Any, now: Any) -> drift_bins.Bins:

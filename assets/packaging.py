@@ -25,7 +25,7 @@ from models.home import Home
 from models.requests import Requests
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGED = ("bentos/*.py", "bentos/requirements.txt", "models/**/*.py")
+STAGED = ("bentos/*.py", "models/**/*.py")
 BENTOFILE = ROOT / "bentos" / "bentofile.yaml"
 
 LARGEST_DIFFERENCE = 1e-5
@@ -138,7 +138,8 @@ def _build(home: Home, model: str, weights: dict[str, float]) -> str:
         (staged / "bentofile.yaml").write_text(BENTOFILE.read_text() + "".join(lines))
         tag = f"{name}:{version}-{lake.content_hash(staged)[:10]}"
         done = subprocess.run(
-            [sys.executable, "-m", "bentoml", "build", str(staged), "--version", tag.split(":")[1]],
+            # Named, since below a folder such as .dtrn, the default home, BentoML takes no bentofile of its own accord.
+            [sys.executable, "-m", "bentoml", "build", ".", "-f", "bentofile.yaml", "--version", tag.split(":")[1]],
             cwd=staged,  # so that the copy of our packages is imported, not the one of the current folder
             env=os.environ | {"BENTOML_HOME": str(store), "BENTOML_DO_NOT_TRACK": "True"},
             capture_output=True,

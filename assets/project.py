@@ -10,7 +10,7 @@ import dagster as dg
 
 from assets import lake
 from models.contract import Contract, ContractError, load
-from models.home import Home
+from models.home import Home, unusable
 
 
 class Project(dg.ConfigurableResource["Project"]):
@@ -48,3 +48,7 @@ def explained() -> Iterator[None]:
         yield
     except (ContractError, lake.Blocked, lake.Missing, lake.Transient, ValueError) as error:
         raise dg.Failure(description=str(error), allow_retries=isinstance(error, lake.Transient)) from error
+    except OSError as error:
+        if words := unusable(error):
+            raise dg.Failure(description=words, allow_retries=False) from error
+        raise

@@ -33,7 +33,7 @@ class Broken:
 
     rows: int
     file: str
-    line: int
+    line: int | None
     detail: str
     raw: str
 
@@ -158,7 +158,7 @@ def _rules(home: Home, days: list[str], named: dict[str, str]) -> dict[str, Brok
     for day in (*days, UNKNOWN_DAY):
         for row in pq.read_table(home.quarantine(day), partitioning=None).to_pylist() if home.quarantine(day).is_file() else []:
             counts[row["rule"]] += 1
-            place = row["line"] if row["line"] is not None else row["row"] or 0
+            place = row["line"] if row["line"] is not None else row["row"]
             file = named.get(Path(row["file"]).name, row["file"])
             found.setdefault(row["rule"], Broken(0, file, place, row["detail"] or "", row["raw"] or ""))
     return {rule: replace(b, rows=counts[rule]) for rule, b in sorted(found.items(), key=lambda f: -counts[f[0]])}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Check(BaseModel):
     """`severity`: a day that fails is told of (`warn`), or nobody may read it and its run fails (`error`)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     severity: Literal["warn", "error"] = "warn"
 
@@ -58,7 +58,7 @@ class Checks(BaseModel):
     is held against them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     days: int = Field(7, ge=1)
     fewest_days: int = Field(3, ge=1)

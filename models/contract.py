@@ -46,8 +46,10 @@ DATASETS = Path(__file__).resolve().parent.parent / "datasets"
 RESERVED = {
     *("user", "item", "time", "behaviour", "request", "sampled", "action"),
     *("request_id", "model", "place", "rank", "score", "unknown_user", "unknown_items"),
+    *("number", "day", "part", "rule", "detail", "raw", "text", "damaged", "open", "fields", "found", "expected", "broken"),
+    *("filename", "times", "copy"),
 }
-"""Columns that the lake has of its own."""
+"""Columns that the lake has of its own, or that stand beside a row while it is read, judged and merged."""
 
 
 class ContractError(ValueError):
@@ -142,7 +144,9 @@ class Contract(Section):
 
     def _check_names(self) -> None:
         names = [*self.item_columns[1:], *self.user_columns[1:], *self.context_columns, *self.text_columns.values()]
-        if clash := {n for n in names if names.count(n) > 1 or n in RESERVED}:
+        own = {f"{kind}_{task}" for task in self.tasks for kind in ("label", "p")}
+        own |= RESERVED | {f"history_length_{action}" for action in self.behaviours}
+        if clash := {n for n in names if names.count(n) > 1 or n in own}:
             raise ValueError(f"item_features/user_features/context: {sorted(clash)} used twice or reserved; rename")
         if clash := (RESERVED | set(names)) & set(self.label_columns):
             raise ValueError(

@@ -5,6 +5,7 @@ Nothing else composes a path. The constructor touches no disk: whoever writes ma
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,21 @@ UNKNOWN_DAY = "unknown"
 
 EARLIER_DAY = "earlier"
 """The partition of valid rows between the contract's `accept_from` and `first_day`: history, not days of their own."""
+
+UNUSABLE = {
+    errno.ENOSPC: "the disk is full; free some of it, or take another DTRN_HOME",
+    errno.EDQUOT: "the quota of the disk is used up; free some of it, or take another DTRN_HOME",
+    errno.EROFS: "the disk is read-only; take another DTRN_HOME",
+    errno.EACCES: "permission denied; let it be read and written, or take another DTRN_HOME",
+    errno.EPERM: "permission denied; let it be read and written, or take another DTRN_HOME",
+    errno.ENOTDIR: "a part of this path is a file where a folder is needed",
+}
+
+
+def unusable(error: OSError) -> str | None:
+    """What to tell a person whose disk or folder cannot be used; None for an error that is a fault of the program."""
+    words = UNUSABLE.get(error.errno or 0)
+    return words and f"{error.filename or 'while writing'}: {words}"
 
 
 @dataclass(frozen=True)

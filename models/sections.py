@@ -7,14 +7,15 @@ from datetime import date
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from models import names
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 CONDITION = re.compile(r"^\s*([A-Za-z_]\w*|/[^\s<>=!]+)\s*(?:(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
-CHARACTER = Field(",", min_length=1, max_length=1)
+YEAR_HOURS = 366 * 24
+FIRST, LAST = date(1970, 1, 1), date(2200, 12, 31)
 
 
 def _name(value: str) -> str:
@@ -36,6 +37,12 @@ def _condition(value: str) -> str:
         raise ValueError(
             f"'{value}' is not a condition; a column ('is_click', '/said/click') or a comparison ('rating >= 4') is"
         )
+    return value
+
+
+def _delimiter(value: str) -> str:
+    if len(value) != 1 or value in '"\r\n':
+        raise ValueError(f"{value!r} is not a delimiter; one character is that is no quote and no line end, such as '\\t'")
     return value
 
 
@@ -63,7 +70,7 @@ def parse_condition(text: str) -> tuple[str, str, float]:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(Section):
@@ -75,8 +82,15 @@ class Source(Section):
 
     format: Literal["csv", "jsonl", "parquet"]
     header: bool = True
-    delimiter: str = CHARACTER
+    delimiter: Annotated[str, AfterValidator(_delimiter)] = ","
     columns: tuple[str, ...] = ()
+
+    @field_validator("columns")
+    @classmethod
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in value if value.count(name) > 1}):
+            raise ValueError(f"{twice} stand there more than once; every column has a name of its own")
+        return value
 
 
 class Side(Source):
@@ -155,13 +169,14 @@ def _feature(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
+Day = Annotated[date, Field(ge=FIRST, le=LAST)]
 Features = dict[Name, Annotated[Feature, BeforeValidator(_feature)]]
 
 
 class Calendar(Section):
-    first_day: date
-    last_day: date | None = None
-    accept_from: date | None = None
+    first_day: Day
+    last_day: Day | None = None
+    accept_from: Day | None = None
 
 
 class Context(Section):
@@ -179,7 +194,7 @@ class Behaviour(Section):
 
     values: tuple[str | int, ...] = ()
     when: Condition | None = None
-    horizon_hours: float = Field(0, ge=0)
+    horizon_hours: float = Field(0, ge=0, le=YEAR_HOURS)
     length: int = Field(50, ge=1, le=1000)
 
 
@@ -191,13 +206,13 @@ class Task(Section):
 
     behaviours: tuple[str, ...] = ()
     label: Condition | None = None
-    horizon_hours: float = Field(0, ge=0)
+    horizon_hours: float = Field(0, ge=0, le=YEAR_HOURS)
     given: str | None = None
     weight: float = Field(1.0, gt=0)
 
 
 class Histories(Section):
-    days: int = Field(30, ge=1)
+    days: int = Field(30, ge=1, le=3660)
 
 
 class Samples(Section):
@@ -215,7 +230,7 @@ class Validation(Section):
 
 
 class Training(Section):
-    window_days: int = Field(14, ge=2)
+    window_days: int = Field(14, ge=2, le=3660)
     candidates: Annotated[tuple[str, ...], AfterValidator(_candidates)] = ("dtrn", "mmoe")
     references: tuple[Literal["popularity", "lightgbm"], ...] = ("popularity", "lightgbm")
     epochs: int = Field(12, ge=1)

@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from models.contract import Contract, load
-from models.home import Home
+from models.home import Home, unusable
 
 if TYPE_CHECKING:
     from orchestration.runs import Line
@@ -344,6 +344,8 @@ def _run() -> str:
     try:
         app(prog_name="dtrn")
     except Exception as error:
+        if isinstance(error, OSError) and (words := unusable(error)):
+            return words
         # ValueError and every error class of ours is written for people; anything else is a fault, and its trace is wanted.
         if not isinstance(error, ValueError) and type(error).__module__.split(".")[0] not in OURS:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -84,9 +85,11 @@ def tell_trial(contract: Contract, path: str, log: str, console: Console) -> boo
             f"  [yellow]![/yellow] that is more than validation.max_bad_share allows ({contract.validation.max_bad_share:.0%})"
         )
     for rule, broken in found.rules.items():
-        place = f"{'row' if contract.source.format == 'parquet' else 'line'} {broken.line} of {broken.file}"
+        where = f"{'row' if contract.source.format == 'parquet' else 'line'} {broken.line} of "
+        place = ("" if broken.line is None else where) + broken.file  # a file of which no row can be used has no line to show
         console.print(f"    {broken.rows:,} × {rule}, first in {place}: {broken.detail}", markup=False)
-        console.print(f"      {broken.raw[:160]}", markup=False, style="dim")
+        if broken.raw:
+            console.print(f"      {broken.raw[:160]}", markup=False, style="dim")
     for entity, (used, rows) in found.sides.items():
         console.print(f"  {entity}_table: {used:,} {entity}s from {rows:,} rows")
     if volumes := {day: rows for day, rows in found.days.items() if day != EARLIER_DAY}:
@@ -119,7 +122,9 @@ def _tell_samples(contract: Contract, found: trial.Trial, console: Console) -> N
         table.add_row(f"  {task}", f"{positives:,}", f"{positives / max(found.samples, 1):.2%}")
     console.print(f"  {found.samples:,} samples")
     console.print(table)
-    length = len(contract.days(contract.calendar.last_day)) if contract.calendar.last_day else len(found.days)
+    # A log is ordered by user, and its first rows show all its days, or by time, and then there are as many more of them.
+    length = math.ceil(len(found.days) / max(found.share, 1e-9))
+    length = min(length, len(contract.days(contract.calendar.last_day))) if contract.calendar.last_day else len(found.days)
     window = min(contract.training.window_days, max(length, 1))
     per_day = found.samples / max(found.share, 1e-9) / max(length, 1)
     for name, speed in found.speed.items():

@@ -10,16 +10,27 @@ pins() { cat requirements.txt constraints.txt | cksum; }
 
 up_to_date() { [[ -f $stamp && -x $venv/bin/python && $(<"$stamp") == "$(pins)" ]]; }
 
+# The minor versions of Python 3 that the pinned packages are for, as pyproject.toml says: "11 12 …".
+accepted() {
+    local oldest beyond
+    read -r oldest beyond < <(sed -n 's/^requires-python = ">=3\.\([0-9]*\),<3\.\([0-9]*\)"$/\1 \2/p' pyproject.toml)
+    seq -s ' ' "$oldest" "$((beyond - 1))"
+}
+
 interpreter() {
-    local name
-    for name in ${PYTHON:-python3.11 python3.12 python3 python3.13 python3.14}; do
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    local minors name version seen=""
+    minors=$(accepted)
+    # shellcheck disable=SC2086  # a list of numbers; and PYTHON may be a list of names
+    for name in ${PYTHON:-$(printf 'python3.%s ' $minors) python3}; do
+        version=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version="not there"
+        if [[ $version == 3.* && " $minors " == *" ${version#3.} "* ]]; then
             echo "$name"
             return
         fi
+        seen+="${seen:+, }$name: $version"
     done
-    echo "set-up: no Python 3.11 or newer found (looked for: ${PYTHON:-python3.11, python3.12, python3, python3.13, python3.14})." \
-        "Install one, or name it: make setup PYTHON=/path/to/python3.11" >&2
+    echo "set-up: the pinned packages are for Python 3.${minors%% *} to 3.${minors##* }, and none was found ($seen)." \
+        "Install one, or name it: make setup PYTHON=/path/to/python3.${minors%% *}" >&2
     return 1
 }
 

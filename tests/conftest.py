@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from assets import packaging, served
+from models import artifact
 from models.home import Home
-from tests import demonstrated, serving
+from tests import demonstrated, judged, serving
 
 ENDED = pytest.StashKey[int]()
 
@@ -21,6 +22,11 @@ ENDED = pytest.StashKey[int]()
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """An exposure log with side features, trained. Not to be changed: tests that write take a copy (`copied`)."""
     return serving.laid(tmp_path_factory.mktemp("shown"), serving.SHOWN)
+
+
+@pytest.fixture(scope="session")
+def ranker(shown: Home) -> artifact.NeuralRanker:
+    return artifact.load(shown.model("dtrn", serving.JUDGED))
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +42,18 @@ def daily(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Every model trained for two judged days, none judged. Not to be changed: take a copy (`judged.copied`)."""
+    return judged.laid(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
 def built(shown: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """The same with a verdict that promotes, the packaged model, the bento and its parity. Not to be changed."""
-    home = Home(tmp_path_factory.mktemp("built"), shown.dataset)
+    """The same with a verdict that promotes, the packaged model, the bento and its parity. Not to be changed.
+
+    Its folder is hidden, as the default home is.
+    """
+    home = Home(tmp_path_factory.mktemp("built") / ".dtrn", shown.dataset)
     shutil.copytree(shown.root, home.root, dirs_exist_ok=True)
     serving.judge(home)
     packaging.package(home, serving.SHOWN, serving.JUDGED, "run-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from starlette.testclient import TestClient
 
 from assets import histories, lake, samples, training
 from bentos.door import application
-from bentos.opening import describe
+from bentos.opening import describe, open_ranking
 from bentos.ranking import Ranking
+from models import artifact
 from models.contract import Contract
 from models.home import Home
 from tests.logs import DATES, EVENTS, EXPOSURES, contract, write_events
 
-JUDGED = "2026-04-01"
+JUDGED, EVE = "2026-04-01", "2026-03-31"
 TRAINING = {"candidates": ["dtrn"], "references": [], "window_days": 4, "epochs": 1, "width": 4, "batch_samples": 64}
 
 SHOWN = contract(
@@ -27,6 +29,7 @@ SHOWN = contract(
     training=TRAINING,
     serving={"weights": {"click": 1, "buy": 3}},
 )
+NOON = SHOWN.day_start(JUDGED) + 12 * 3_600_000
 BOUGHT = contract(EVENTS, training=TRAINING)
 DAILY = contract(DATES, training=TRAINING)
 
@@ -96,6 +99,13 @@ def judge(
     )
 
 
+def beside(home: Home, folder: Path) -> Home:
+    """The lake of `home`, with an inbox and told events of its own."""
+    (folder / home.dataset).mkdir()
+    (folder / home.dataset / "lake").symlink_to(home.lake, target_is_directory=True)
+    return Home(folder, home.dataset)
+
+
 class Frozen:
     """A wall clock that stands still until it is moved; epoch ms."""
 
@@ -104,6 +114,12 @@ class Frozen:
 
     def __call__(self) -> int:
         return self.ms
+
+
+def opened(home: Home, ranker: artifact.NeuralRanker, **changes: Any) -> Ranking:
+    """The ranking of SHOWN's artifact in `home`, as for replay at noon of the judged day unless `changes` say otherwise."""
+    options: dict[str, Any] = {"replay": True, "until": date.fromisoformat(EVE), "wall": Frozen(NOON)} | changes
+    return open_ranking(ranker, "dtrn-shown:tag", home, {"click": 1.0, "buy": 3.0}, **options)
 
 
 def door(ranking: Ranking) -> TestClient:

@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets import ingest, lake, parsing, reading, sides
+from bentos.fields import feature_keys
 from models import keys
 from models.contract import Contract
 from models.home import Home
 from models.requests import NULL_KEY
-from models.vocabulary import Vocabulary
+from models.vocabulary import Vocabulary, _edges
 from tests import logs
 from tests.damaged_log import DAYS, SEEN, START, contract, events_of, quarantined
 
@@ -128,6 +129,20 @@ def test_bins_hold_about_as_many_of_the_training_values_each() -> None:
     assert (np.diff(ordered) >= 0).all(), "a larger measure never has a lower bin"
     outside = keys.number_keys(np.array([-5.0, 1e9, np.nan]))
     assert vocabulary.rows("category", outside).tolist() == [1, 4, 0]
+    edges = vocabulary.tables["category"]
+    assert vocabulary.rows("category", np.concatenate([edges - 1, edges])).tolist() == [1, 2, 3, 2, 3, 4], (
+        "an edge opens its bin"
+    )
+
+
+def test_no_bin_is_kept_for_measures_below_all_that_were_seen() -> None:
+    seen = keys.number_keys(np.array([0.0] * 6 + [1.0, 2.0, 3.0, 4.0]))
+    assert keys.key_numbers(_edges(seen, 4)).tolist() == [2.0]
+
+
+def test_an_entry_that_says_nothing_takes_no_place_in_a_list_that_is_asked_with() -> None:
+    asked = feature_keys(Contract.model_validate(NEWS), "tags", [["x", None, "", "NULL", "y"], None], "item_features.tags[]")
+    assert asked[:, :2].tolist() == [[keys.text_key("x"), keys.text_key("y")], [NULL_KEY, NULL_KEY]]
 
 
 # formats
@@ -266,6 +281,28 @@ def test_the_last_row_of_a_key_counts_and_all_are_accounted_for(tmp_path: Path) 
         ("null_id", 6, "\tnobody\t1\t"), ("not_a_number", 7, "a/4\tPost\tmany\t"),
     ]  # fmt: skip
     assert terms.name == "news"
+
+
+def test_of_two_files_of_a_side_table_the_later_name_counts_wherever_its_row_stands(tmp_path: Path) -> None:
+    news(tmp_path, [line("u-1", "a/1")])
+    header, *rows = ARTICLES.splitlines()
+    late = [header, "a/1\tTribune\t7\t"]  # on the second line, as the row of the first file is
+    (tmp_path / "in" / "articles_2.tsv").write_text("\n".join([header, *rows[1:], "a/9\tNobody\t1\t", *rows[:1]]) + "\n")
+    (tmp_path / "in" / "articles_3.tsv").write_text("\n".join(late) + "\n")
+    home, _ = news(tmp_path, [line("u-1", "a/1")])
+    assert events_of(home, "2024-01-01")[0]["publisher_text"] == "Tribune"
+    told = sides.read(home, "item")
+    assert told is not None
+    assert (told.rows_in, told.used, told.superseded) == (8, 4, 4)
+
+
+def test_a_side_table_with_more_bad_rows_than_the_contract_allows_is_refused(tmp_path: Path) -> None:
+    share = Contract.model_validate(NEWS).validation.max_bad_share
+    bad, good = "a/4\tPost\tmany\t\n", "".join(f"b/{n}\tPost\t{n}\t\n" for n in range(20))
+    few = next(n for n in range(40) if n > share * (n + 20))
+    with pytest.raises(ValueError, match=rf"item_table: {few} of {few + 20} rows of .* are bad"):
+        news(tmp_path, [line("u-1", "b/1")], "id\tpublisher\twords\ttags\n" + good + bad * few)
+    news(tmp_path, [line("u-1", "b/1")], "id\tpublisher\twords\ttags\n" + good + bad * (few - 1))
 
 
 def test_a_changed_side_table_renews_the_days(tmp_path: Path) -> None:

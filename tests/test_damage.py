@@ -22,6 +22,8 @@ from models.home import Home
 from models.sections import Source
 from orchestration import newcomer
 from tests import corpus
+from tests.broken_file import COLUMNS
+from tests.broken_parquet import PARQUET
 from tests.damaged_log import DAYS, SEEN, START, contract, events_of, quarantined, take_in
 
 
@@ -68,7 +70,7 @@ def test_packed_text_is_read_as_plain_text_is(tmp_path: Path, name: str) -> None
         path = tmp_path / "log"
         path.write_bytes(data)
         try:
-            return pa.concat_tables(parsing.rows(path, source, corpus.COLUMNS, tmp_path).blocks).to_pylist()
+            return pa.concat_tables(parsing.rows(path, source, COLUMNS, tmp_path).blocks).to_pylist()
         except parsing.Refused as refused:
             return refused.rule
 
@@ -247,5 +249,5 @@ def test_a_damaged_parquet_is_refused_or_read(hits: list[tuple[int, int, bytes]]
         at = place * len(data) // 1000
         data = data[:at] + new + data[at + gone :]
     with TemporaryDirectory() as folder:
-        home, accepted = take_in(Path(folder), contract(source=corpus.PARQUET), data, "log.parquet")
+        home, accepted = take_in(Path(folder), contract(source=PARQUET), data, "log.parquet")
         assert accepted.split.rows_in == accepted.split.rows_valid + len(quarantined(home, *corpus.EVERY_DAY))

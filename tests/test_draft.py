@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from rich.console import Console
 
-from assets import draft, profile, roles, trial
+from assets import guessed_days, profile, roles, trial
 from models.contract import Contract, load
 from orchestration import newcomer
 from tests.test_known_logs import FIXTURES, LOGS
@@ -257,7 +257,7 @@ def test_a_log_of_one_user_says_what_cannot_be_learned(tmp_path: Path) -> None:
 def test_draft_is_a_contract_for_hours_and_zone(tmp_path: Path) -> None:
     seen = profile.profile([shop(tmp_path / "log.csv")])
     [moment] = roles.moments(seen.columns["ts"], seen.rows["ts"])
-    counts = draft.hours(seen, moment, None)
+    counts = guessed_days.hours(seen, moment, None)
     with (tmp_path / "log.csv").open() as file:
         expected = {int(row["ts"]) // 3600 for row in csv.DictReader(file)}
     assert set(counts.index) == expected

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-from collections import defaultdict
-from dataclasses import asdict
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +11,19 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from assets import evaluation, histories, lake, registry, samples, training, verdict_page
+from assets import evaluation, lake, registry, samples, training
 from assets.project import Project
 from models import artifact, baselines, metrics
 from models.contract import Contract
 from models.home import Home
 from models.window import read_requests
 from tests import logs
-
-DAYS = ("2026-03-28", "2026-04-02")
-FIRST, JUDGED, IMMATURE = "2026-03-31", "2026-04-01", "2026-04-02"
-MODELS = ("popularity", "lightgbm", "mmoe", "dtrn")
-TERMS = logs.contract(
-    logs.EVENTS,
-    calendar={"first_day": DAYS[0], "last_day": DAYS[1]},
-    context={"derived": ["hour"]},
-    tasks={"click": {"behaviours": ["view"], "horizon_hours": 24}, "buy": {"behaviours": ["buy"], "horizon_hours": 12}},
-    training={"window_days": 3, "epochs": 2, "width": 4, "batch_samples": 512},
-)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home with every model trained for two judged days; read only, `home` is a copy."""
-    home = Home(tmp_path_factory.mktemp("evaluation"), TERMS.name)
-    random = np.random.default_rng(3)
-    rows = defaultdict(list)
-    for _ in range(1500):
-        user, time = int(random.integers(1, 60)), int(random.integers(TERMS.day_start(DAYS[0]), TERMS.day_end(DAYS[1])))
-        item = min(int(random.exponential(6)), 30) * 3 + user % 3  # a user keeps to one category
-        behaviour = "view" if random.random() < 0.7 else "buy"
-        rows[str(TERMS.day_of(time))].append(
-            {"user": user, "item": item, "time": time // 1000 * 1000, "category": item % 3, "behaviour": behaviour}
-        )
-    for day in TERMS.days():
-        logs.write_events(home, TERMS, day, rows[day])
-    for day in TERMS.days():
-        histories.build(home, TERMS, day)
-        samples.build(home, TERMS, day)
-    for day in (FIRST, JUDGED):
-        for name in MODELS:
-            training.train(home, TERMS, name, day, lambda line: None)
-    return home
+from tests.judged import DAYS, FIRST, IMMATURE, JUDGED, TERMS, copied
 
 
 @pytest.fixture
 def home(trained: Home, tmp_path: Path) -> Home:
-    shutil.copytree(trained.root, tmp_path, dirs_exist_ok=True)
-    return Home(tmp_path, trained.dataset)
+    return copied(trained, tmp_path)
 
 
 def crown(home: Home, name: str, trained_for: str, judged_day: str) -> str:
@@ -360,143 +320,3 @@ def test_both_checks_can_fail(home: Home) -> None:
         False,
         "popularity was not scored; add 'popularity' to training.references of the contract",
     )
-
-
-@pytest.fixture(scope="module")
-def shown(trained: Home) -> dict[str, Any]:
-    evaluation.evaluate(trained, TERMS, JUDGED)
-    return evaluation.read(trained, JUDGED)
-
-
-class _Reader(HTMLParser):
-    """Notes what a page refers to, and whether each element that opens is closed."""
-
-    VOID = frozenset({"meta", "br", "link", "img", "input", "hr"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.refers: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.refers += [v or "" for k, v in attrs if k in ("href", "xlink:href", "src", "action", "data", "poster")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def read_page(verdict: dict[str, Any]) -> _Reader:
-    reader = _Reader()
-    reader.feed(verdict_page.render(verdict))
-    assert reader.open == []
-    return reader
-
-
-def test_the_page_fetches_nothing_and_runs_nothing(shown: dict[str, Any]) -> None:
-    page = verdict_page.render(shown)
-    assert not re.search(r"https?:|//[a-z]|@import|url\(\s*['\"]?[^#'\")]", page)
-    reader = read_page(shown)
-    assert all(reference.startswith("#") for reference in reader.refers)
-    assert not {"script", "link", "iframe", "img", "object", "form"} & set(reader.tags)
-    assert page == verdict_page.render(shown)
-
-
-def test_the_page_leads_to_the_runs_and_is_made_again_when_they_or_the_words_change(home: Home) -> None:
-    home.verdict(JUDGED).unlink(missing_ok=True)
-    evaluation.evaluate(home, TERMS, JUDGED, run="0a1b2c3d-run")
-    path = home.verdict_page(JUDGED)
-    reader = _Reader()
-    reader.feed(path.read_text())
-    links = [reference for reference in reader.refers if not reference.startswith("#")]
-    assert "http://127.0.0.1:3000/runs/0a1b2c3d-run" in links
-    assert all(link.startswith("http://127.0.0.1:3000/") for link in links)
-    before = path.read_bytes(), path.stat().st_mtime_ns
-    assert not evaluation.evaluate(home, TERMS, JUDGED, run="another")[1]
-    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
-    manifest = lake.require(home, "verdict", JUDGED)
-    lake.write_json(home.manifest("verdict", JUDGED), asdict(manifest) | {"run": "another"})
-    assert not evaluation.evaluate(home, TERMS, JUDGED)[1]
-    assert "/runs/another" in path.read_text()
-
-
-def test_the_page_says_in_words_what_an_auc_is(shown: dict[str, Any]) -> None:
-    text = " ".join(read_page(shown).text.split())
-    for task in ("click", "buy"):
-        told = ", ".join(f"{model} {tasks[task]['auc']:.1%}" for model, tasks in shown["models"].items())
-        assert f"one with {task} and one without, the one with it is ranked higher so often: {told}." in text
-
-
-def test_the_page_says_who_why_and_how_much(shown: dict[str, Any]) -> None:
-    text = " ".join(read_page(shown).text.split())
-    assert "judged on Wednesday, 1 April 2026" in text
-    for reason in shown["reasons"]:
-        assert reason in text
-    for tasks in shown["models"].values():
-        for m in tasks.values():
-            for key in ("auc", "auc_low", "auc_high", "gauc", "logloss", "ece"):
-                assert f"{m[key]:.4f}" in text
-    for rows in shown["comparisons"].values():
-        for c in rows.values():
-            assert f"{c['difference']:+.4f}".replace("-", "−") in text
-
-
-def test_what_is_written_in_the_verdict_is_text_and_never_markup(shown: dict[str, Any]) -> None:
-    evil = '<script>alert("x")</script>&'
-    verdict = json.loads(json.dumps(shown).replace('"buy"', json.dumps(evil)))
-    verdict |= {"dataset": evil, "reasons": [evil, *shown["reasons"]]}
-    verdict["champion"] = {"tag": evil, "name": evil, "judged_day": evil}
-    reader = read_page(verdict)
-    assert "script" not in reader.tags
-    assert reader.text.count(evil) >= 6
-
-
-@pytest.mark.parametrize(
-    ("promote", "champion", "compared", "headline"),
-    [
-        (True, True, True, "{} beats the champion"),
-        (True, False, False, "{} beats popularity"),
-        (True, True, False, "{} beats popularity"),
-        (False, True, True, "The champion stays"),
-        (False, True, False, "The champion stays"),
-        (False, False, False, "No champion yet"),
-    ],
-)
-def test_the_headline_is_the_outcome(
-    shown: dict[str, Any], promote: bool, champion: bool, compared: bool, headline: str
-) -> None:
-    name = shown["challenger"]["name"]
-    models = shown["models"] | ({"champion": shown["models"][name]} if compared else {})
-    reigning = {"tag": "dtrn-tiny:1", "name": "dtrn", "judged_day": FIRST} if champion else None
-    assert verdict_page.headline(shown | {"promote": promote, "champion": reigning, "models": models}) == headline.format(name)
-
-
-def test_calibration_of_drawn_negatives_is_said_to_be_relative_and_that_of_impressions_is_not(shown: dict[str, Any]) -> None:
-    assert "relative to that sampling rate" in " ".join(read_page(shown).text.split())
-    assert "sampling rate" not in read_page(shown | {"shape": "exposures"}).text
-
-
-def test_a_day_without_positives_still_has_a_page(shown: dict[str, Any]) -> None:
-    from models.judgement import judge
-
-    labels, users = np.zeros((50, 2), np.int8), np.arange(50)
-    scores = {"dtrn": np.full((50, 2), 0.25), "popularity": np.full((50, 2), 0.5)}
-    judged = judge(labels, users, scores, tasks=TERMS.task_names, challenger="dtrn", seed=1)
-    curves = evaluation.curves(labels, scores, TERMS.task_names)
-    verdict = shown | dict(judged) | {"curves": curves, "challenger": {"name": "dtrn", "content": "0"}}
-    text = " ".join(read_page(verdict).text.split())
-    assert "No model is promoted: no task of this day can be judged." in text
-    assert "not judged" in text
-    assert "ROC of click" in evaluation.verdict_metadata(verdict)

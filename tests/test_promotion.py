@@ -86,7 +86,7 @@ def test_a_bento_holds_source_and_pins_and_names_its_model_in_full(built: Home) 
     pins = (folder / "env" / "python" / "requirements.txt").read_text()
     assert "torch==" in pins
     assert not any(name in pins for name in ("dagster", "duckdb", "evidently", "lightgbm", "pandera", "ibis"))
-    assert not list(built.staging.iterdir())
+    assert not list(built.staging.glob("bento-*"))
 
 
 def test_a_model_carries_its_lineage(built: Home) -> None:

@@ -29,10 +29,11 @@ from models.contract import load
 from models.home import Home
 from models.judgement import decide
 from orchestration import summary
+from tests import pages
 from tests.demonstrated import Ran
-from tests.serving import BOUGHT, JUDGED, logged
+from tests.pages import ROOT
+from tests.serving import BOUGHT, JUDGED, beside, logged
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
@@ -48,10 +49,20 @@ def test_the_tree_names_every_folder_and_no_other() -> None:
     assert named == there
 
 
-def test_every_link_and_picture_is_there() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert "docs/lineage.png" in links
-    assert [link for link in links if not (ROOT / link).is_file()] == []
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_every_link_and_every_file_named_is_there(page: str) -> None:
+    text, folder = (ROOT / page).read_text(), (ROOT / page).parent
+    for path, _, anchor in (link.partition("#") for link in re.findall(r"\]\((?!http)([^)]+)\)", text)):
+        assert (folder / path).is_file(), path
+        assert not anchor or anchor in headings(folder / path), anchor
+    named = set(re.findall(r"`((?:assets|bentos|datasets|docs|models|orchestration|tests)/[\w/]+\.\w+)`", text))
+    assert {path for path in named if not (ROOT / path).is_file()} <= {"models/heads/direct.py"}  # the one that a reader adds
 
 
 def test_every_make_command_named_is_one_and_every_one_is_named() -> None:
@@ -75,16 +86,10 @@ def code() -> list[str]:
 
 
 def test_every_command_of_a_code_block_can_be_given() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    variables = set(re.search(r"foreach name,([A-Z_ ]+),", makefile)[1].split())  # type: ignore[index]
-    found = [words for line in code() if (words := shlex.split(line, comments=True)) and words[0] in {"make", "./dtrn", "curl"}]
+    found = pages.commands(code())
     assert len(found) >= 5
-    for words in (w for w in found if w[0] == "make"):
-        assert re.search(rf"(?m)^{words[1]}:.*## ", makefile), words
-        given = dict(word.split("=", 1) for word in words[2:])
-        assert set(given) <= variables, words
-        if given.get("DATASET", "my.toml") != "my.toml":  # the one that the reader drafts
-            load(given["DATASET"])
+    for words in found:
+        pages.require_given(words, {"my.toml"})
 
 
 def test_the_table_names_the_commands_that_help_lists_and_their_ports() -> None:
@@ -189,9 +194,7 @@ def test_the_demos_reasons_are_those_that_its_figures_give() -> None:
 @pytest.fixture
 def address(bought: Home, tmp_path: Path) -> Iterator[tuple[str, Home]]:
     """(where a test model answers over HTTP, the home that its log goes to)."""
-    home = Home(tmp_path, bought.dataset)
-    home.base.mkdir()
-    home.lake.symlink_to(bought.lake, target_is_directory=True)
+    home = beside(bought, tmp_path)
     ranking = open_ranking(artifact.load(bought.model("dtrn", JUDGED)), "dtrn-tiny:tag", home, {"click": 1.0, "buy": 3.0})
     app = application()
     app.state.ranking, app.state.lineage = ranking, describe(ranking, {})

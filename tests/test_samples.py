@@ -256,7 +256,15 @@ def test_a_conditional_label_follows_the_whole_chain_of_conditions() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
-    [([10, 9, 11], 2), ([10, 9, 0], 1), ([40, 40, 1], 1), ([40, 40, 20], 2), ([0, 0, 0], 2)],
+    [
+        ([10, 9, 11], 2),
+        ([10, 9, 0], 1),
+        ([40, 40, 1], 1),
+        ([40, 40, 4], 2),
+        ([40, 40, 3], 1),
+        ([40, 40, 20], 2),
+        ([0, 0, 0], 2),
+    ],
 )
 def test_the_day_held_out_is_the_last_that_is_no_outage(tmp_path: Path, rows: list[int], expected: int) -> None:
     terms, home = logs.contract(logs.EXPOSURES), Home(tmp_path, "shown")

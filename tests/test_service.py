@@ -1,24 +1,19 @@
-"""The door: what it answers, what it refuses, what it knows of a user at a moment, and what it writes down."""
+"""The door: what it answers, what it knows of a user at a moment, and what it writes down."""
 
 from __future__ import annotations
 
 import json
 import re
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from assets import packaging, predictions, served
+from assets import predictions
 from bentos import lines, online
 from bentos.clock import Clock, clock_of
-from bentos.messages import MOST_BYTES
 from bentos.opening import open_ranking
 from bentos.ranking import Ranking
 from models import artifact
@@ -26,30 +21,14 @@ from models.home import Home
 from models.requests import NULL_KEY
 from models.window import read_sequences
 from tests.logs import contract
-from tests.serving import DAILY, JUDGED, SHOWN, Frozen, door, logged
+from tests.serving import DAILY, EVE, JUDGED, NOON, SHOWN, Frozen, beside, door, logged, opened
 
-EVE = "2026-03-31"
-NOON = SHOWN.day_start(JUDGED) + 12 * 3_600_000
 HOUR = 3_600_000
-JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def ranker(shown: Home) -> artifact.NeuralRanker:
-    return artifact.load(shown.model("dtrn", JUDGED))
 
 
 @pytest.fixture
 def home(shown: Home, tmp_path: Path) -> Home:
-    """The trained home's lake, with an inbox and told events of the test's own."""
-    (tmp_path / shown.dataset).mkdir()
-    (tmp_path / shown.dataset / "lake").symlink_to(shown.lake, target_is_directory=True)
-    return Home(tmp_path, shown.dataset)
-
-
-def opened(home: Home, ranker: artifact.NeuralRanker, **changes: Any) -> Ranking:
-    options: dict[str, Any] = {"replay": True, "until": date.fromisoformat(EVE), "wall": Frozen(NOON)} | changes
-    return open_ranking(ranker, "dtrn-shown:tag", home, {"click": 1.0, "buy": 3.0}, **options)
+    return beside(shown, tmp_path)
 
 
 @pytest.fixture
@@ -271,139 +250,6 @@ def test_a_home_without_histories_ranks_all_the_same(tmp_path: Path, ranker: art
     assert door(ranking).post("/rank", json={"user_id": 2, "item_ids": [101]}).status_code == 200
 
 
-# what it refuses
-
-VALID = {"user_id": 2, "item_ids": [101, 102], "time": NOON}
-PAST = {"item_id": 1, "time": 1}
-EVENT = {"user_id": 2, "item_id": 101, "behaviour": "view", "time": NOON}
-
-
-@pytest.mark.parametrize(
-    ("change", "field", "reason"),
-    [
-        ({"user_id": "2"}, "user_id", "'2' is not a whole number"),
-        ({"user_id": None}, "user_id", "got `null`"),
-        ({"user_id": True}, "user_id", "got `bool`"),
-        ({"user_id": 2**63}, "user_id", "<= 9223372036854775807"),
-        ({"user_id": -(2**63)}, "user_id", ">= -9223372036854775807"),
-        ({"user_id": 10**40}, "user_id", "<="),
-        ({"item_ids": []}, "item_ids", "length >= 1"),
-        ({"item_ids": list(range(1001))}, "item_ids", "length <= 1000"),
-        ({"item_ids": [1, 2.5]}, "item_ids[1]", "got `float`"),
-        ({"item_ids": 3}, "item_ids", "Expected `array`"),
-        ({"items": [1]}, "body", "unknown field `items`"),
-        ({"item_features": {"category": [1]}}, "item_features.category", "has 1 values for 2 item_ids"),
-        ({"item_features": {"colour": [1, 2]}}, "item_features.colour", "known are category"),
-        ({"user_features": {"age": 1}}, "user_features.age", "known are segment"),
-        ({"context": {"position": [1, 2, 3]}}, "context.position", "has 3 values for 2 item_ids"),
-        ({"context": {"weather": 1}}, "context.weather", "known are position"),
-        ({"context": {"hour": 1}}, "context.hour", "follows from the time"),
-        ({"histories": {"like": []}}, "histories.like", "known are view, buy"),
-        ({"histories": {"view": [{"item_id": 1}]}}, "histories[...][0]", "missing required field `time`"),
-        ({"histories": {"view": [PAST | {"item_features": {"x": 1}}]}}, "histories.view[0].item_features.x", "known are"),
-        ({"histories": {"view": [PAST] * 1001}}, "histories[...]", "length <= 1000"),
-        ({"time": -1}, "time", ">= 0"),
-        ({"time": 10**15}, "time", "<="),
-    ],
-)  # fmt: skip
-def test_a_bad_ranking_is_refused_by_field_and_reason(ranking: Ranking, change: Any, field: str, reason: str) -> None:
-    got = door(ranking).post("/rank", json=VALID | change)
-    assert got.status_code == 400
-    assert got.json()["error"]["field"] == field
-    assert reason in got.json()["error"]["reason"]
-
-
-@pytest.mark.parametrize(
-    ("events", "field", "reason"),
-    [
-        ([], "events", "length >= 1"),
-        ([EVENT] * 1001, "events", "length <= 1000"),
-        ([EVENT, EVENT | {"behaviour": "like"}], "events[1].behaviour.like", "known are view, buy"),
-        ([EVENT | {"item_features": {"colour": 1}}], "events[0].item_features.colour", "known are category"),
-        ([EVENT | {"item_id": None}], "events[0].item_id", "got `null`"),
-        ([EVENT, {"user_id": 1}], "events[1]", "missing required field"),
-    ],
-)
-def test_bad_events_are_refused_together(ranking: Ranking, events: Any, field: str, reason: str) -> None:
-    got = door(ranking).post("/events", json={"events": events})
-    assert (got.status_code, got.json()["error"]["field"]) == (400, field)
-    assert reason in got.json()["error"]["reason"]
-    assert not ranking.histories._told
-
-
-def test_only_a_replay_is_told_the_time(home: Home, ranker: artifact.NeuralRanker) -> None:
-    client = door(opened(home, ranker, replay=False))
-    got = client.post("/rank", json=VALID).json()
-    assert got["error"]["field"] == "time"
-    assert "started for replay" in got["error"]["reason"]
-    for time, reason in ((NOON + 25 * HOUR, "ahead of the service's clock"), (NOON // 1000, "seconds came?")):
-        got = client.post("/events", json={"events": [EVENT | {"time": time}]}).json()
-        assert got["error"]["field"] == "events[0].time"
-        assert reason in got["error"]["reason"]
-
-
-@pytest.mark.parametrize(
-    ("body", "headers", "field", "reason"),
-    [
-        (b"", JSON, "body", "truncated"),
-        (b'{"user_id": NaN, "item_ids": [1]}', JSON, "body", "malformed"),
-        (b'{"user_id": 1e999, "item_ids": [1]}', JSON, "user_id", "out of range"),
-        (b'{"user_id": 1, "item_ids": [1]} {}', JSON, "body", "trailing"),
-        (b'{"\xff": 1}', JSON, "body", "is not JSON in UTF-8"),
-        (
-            b'{"user_id": 1, "item_ids": [1], "context": {"position": ' + b"[" * 100_000,
-            JSON,
-            "context[...][0][0]",
-            "got `array`",
-        ),
-        (b" " * (MOST_BYTES + 1), JSON, "body", f"longer than {MOST_BYTES} bytes"),
-        (json.dumps(VALID).encode(), {"content-type": "text/plain"}, "content-type", "send application/json"),
-        (json.dumps(VALID).encode(), {}, "content-type", "is 'nothing'"),
-    ],
-)
-def test_what_is_not_a_message_is_refused(ranking: Ranking, body: bytes, headers: Any, field: str, reason: str) -> None:
-    for path in ("/rank", "/events"):
-        got = door(ranking).post(path, content=body, headers=headers)
-        assert got.status_code == 400
-        if path == "/rank":
-            assert got.json()["error"]["field"] == field
-            assert reason in got.json()["error"]["reason"]
-
-
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.integers(-(2**64), 2**64) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
-FIELDS = ("user_id", "item_ids", "item_features", "user_features", "context", "histories", "time", "events", "behaviour")
-NAMES = st.sampled_from(["category", "segment", "position", "hour", "view", "buy", "x"])
-NESTED = st.dictionaries(NAMES, ANYTHING | st.lists(st.integers(-5, 5) | st.none(), min_size=2, max_size=2), max_size=2)
-
-
-@pytest.fixture(scope="module")
-def sturdy(shown: Home, ranker: artifact.NeuralRanker) -> Ranking:
-    return open_ranking(ranker, "t:t", shown, {}, replay=True, logged=False, wall=Frozen(NOON))
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    changes=st.dictionaries(st.sampled_from(FIELDS), ANYTHING | NESTED, max_size=4), path=st.sampled_from(["/rank", "/events"])
-)
-def test_garbage_is_answered_or_refused_and_nothing_else(sturdy: Ranking, changes: dict[str, Any], path: str) -> None:
-    base = VALID if path == "/rank" else {"events": [EVENT | changes]}
-    got = door(sturdy).post(path, content=json.dumps(base | changes), headers=JSON)
-    assert got.status_code in (200, 400)
-    if got.status_code == 400:
-        assert set(got.json()["error"]) == {"field", "reason"}
-        assert all(got.json()["error"].values())
-
-
-@settings(max_examples=100, deadline=None)
-@given(body=st.binary(max_size=60), path=st.sampled_from(["/rank", "/events"]))
-def test_bytes_are_refused(sturdy: Ranking, body: bytes, path: str) -> None:
-    assert door(sturdy).post(path, content=body, headers=JSON).status_code == 400
-
-
 # what it writes down
 
 
@@ -417,62 +263,3 @@ def test_what_was_logged_lands(home: Home, ranking: Ranking, shown: Home) -> Non
         (own.prediction_inbox / path.name).write_bytes(path.read_bytes())
     manifest, _ = predictions.land(own, SHOWN, JUDGED)
     assert (manifest.counts["rows"], manifest.counts["left_out"]) == (9, 0)
-
-
-# the process
-
-
-def test_the_bento_answers_as_a_process(service: served.Served, built: Home) -> None:
-    got = service.rank({"user_id": 2, "item_ids": [101, 205], "time": NOON})
-    told = service.model()
-    bento = packaging.read(built.promotion("bento", JUDGED))
-    assert got["model"] == told["model"] == bento["model"]
-    assert told["weights"] == {"click": 1.0, "buy": 3.0}
-    assert told["replay"] is True
-    assert told["lineage"]["metrics"] == {"click": {"auc": 0.7}}
-    assert "samples/2026-03-29" in told["lineage"]["data"]
-    assert told["histories"]["end"] == SHOWN.day_end(EVE)
-    assert service.client.post("/rank", json={"user_id": 2}).status_code == 400
-    assert service.client.get("/rank").status_code == 405
-    for path in ("/livez", "/readyz", "/healthz", "/metrics", "/openapi.json"):
-        assert service.client.get(path).status_code == 200
-    assert 'endpoint="/rank",http_response_code="200"' in service.client.get("/metrics").text
-    with pytest.raises(served.NotServed, match=r"answered 400: .*item_ids"):
-        service.rank({"user_id": 2, "item_ids": []})
-
-
-def test_a_killed_service_loses_no_line_and_knows_again(copied: Home) -> None:
-    bento = packaging.read(copied.promotion("bento", JUDGED))["tag"]
-    with served.start(copied, bento) as running:
-        running.tell([{"user_id": 77, "item_id": 101, "behaviour": "view"}])
-        running.rank({"user_id": 77, "item_ids": [101]})
-        workers = psutil.Process(running.process.pid).children(recursive=True)
-        running.process.kill()
-        running.process.wait()
-    assert workers
-    assert not any(worker.is_running() for worker in workers), "a worker outlived its killed supervisor"
-    with served.start(copied, bento) as running:
-        running.rank({"user_id": 77, "item_ids": [101]})
-    assert [line["history_length"]["view"] for line in logged(copied)] == [1, 1]
-    assert not list(copied.staging.iterdir())
-
-
-def test_a_service_that_cannot_start_says_why(copied: Home) -> None:
-    bento = packaging.read(copied.promotion("bento", JUDGED))["tag"]
-    why = r"(?s)before it could answer.*Invalid isoformat"
-    with pytest.raises(served.NotServed, match=why), served.start(copied, bento, until="yesterday"):
-        pass
-
-
-def test_a_port_in_use_is_said_plainly(service: served.Served, built: Home) -> None:
-    port = int(service.url.rsplit(":", 1)[1])
-    why = f"port {port} .*Address already in use.*PORT={port + 1}"
-    with pytest.raises(served.NotServed, match=why), served.start(built, service.bento, port=port):
-        pass
-
-
-def test_serving_installs_the_very_versions_of_the_project() -> None:
-    pins = (Path(__file__).parent.parent / "bentos" / "requirements.txt").read_text().splitlines()
-    for pin in (line for line in pins if not line.startswith("#")):
-        name, _, wanted = pin.partition("==")
-        assert version(name).split("+")[0] == wanted

@@ -44,13 +44,16 @@ def good(draw: st.DrawFn) -> Line:
     shown = [str(user), str(item), "" if category is None else str(category), raw, str(second)]
     place = draw(st.integers(0, 4))
     style = draw(st.sampled_from(["plain", "quoted", "spaced", "float"]))
+    quarters = draw(st.sampled_from([0, 0, 1, 3]))
+    if quarters:
+        shown[4] += f".{25 * quarters}"
     if style == "quoted":
         shown[place] = f'"{shown[place]}"'
     elif style == "spaced":
         shown[place] = f" {shown[place]} "
     elif style == "float" and place in (0, 2) and shown[place]:
         shown[place] += ".0"
-    return Line(",".join(shown).encode(), None, (user, second * 1000, item, behaviour, category))
+    return Line(",".join(shown).encode(), None, (user, second * 1000 + 250 * quarters, item, behaviour, category))
 
 
 @st.composite
@@ -81,7 +84,7 @@ def damaged(draw: st.DrawFn) -> Line:
                 ("unknown_behaviour", 3, "PV"),
                 ("unreadable_time", 4, "noon"),
                 ("unreadable_time", 4, ""),
-                ("unreadable_time", 4, "1704063600.5"),
+                ("unreadable_time", 4, "1704063600.5.5"),
                 ("time_out_of_span", 4, str(START - 86_401)),
                 ("time_out_of_span", 4, str(START + 3 * 86_400)),
                 ("time_out_of_span", 4, "170406"),

@@ -1,0 +1,165 @@
+"""The days that an unknown log is of, and the zone that they are days in with the reason for it: counted over the whole log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ibis
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assets import lake, parsing, reading
+from assets.profile import Profile
+from assets.reading import fields, json_fields, written
+from assets.roles import Ask, Moment
+from models.contract import Contract
+from models.sections import Source
+
+HOUR_MS = 3_600_000
+ZONES = {
+    -10: "Pacific/Honolulu", -8: "America/Los_Angeles", -7: "America/Denver", -6: "America/Chicago", -5: "America/New_York",
+    -4: "America/Santiago", -3: "America/Sao_Paulo", 0: "UTC", 1: "Europe/Paris", 2: "Europe/Helsinki", 3: "Europe/Moscow",
+    4: "Asia/Dubai", 5: "Asia/Karachi", 6: "Asia/Dhaka", 7: "Asia/Bangkok", 8: "Asia/Shanghai", 9: "Asia/Tokyo",
+    10: "Australia/Sydney",
+}  # fmt: skip
+"""Hours ahead of UTC → a zone of many people there."""
+
+QUIETEST = 3
+"""Local hour at which people do least."""
+ENOUGH = 1000
+"""Rows from which on the hours of a day tell something."""
+
+
+@dataclass(frozen=True)
+class Days:
+    """The days that a log is of, local to `zone`; rows `earlier` and `later` than these; least and most rows a day."""
+
+    zone: str
+    why: str
+    first: date
+    last: date
+    accept_from: date | None
+    earlier: int
+    later: int
+    volume: tuple[int, int]
+    total: int
+
+
+def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
+    """The days of a log whose time is `moment`. Raises ValueError when no row has a readable one."""
+    year = None
+    if moment.format == "%m%d":
+        year = int(ask("year", f"'{moment.column}' is written without a year; which one is it?", [("", moment.evidence)]))
+    counts = hours(seen, moment, year)
+    if not len(counts):
+        raise ValueError(f"no row of {', '.join(p.name for p in seen.files)} has a readable '{moment.column}'")
+    zone, why = _zone(counts, moment, ask)
+    contract = _timed(seen.source, moment, year, zone)
+    by_day: dict[date, int] = {}
+    for hour, rows in zip(counts.index.tolist(), counts.tolist(), strict=True):
+        day = contract.day_of(hour * HOUR_MS)
+        by_day[day] = by_day.get(day, 0) + rows
+    usual = float(np.median(sorted(by_day.values())[len(by_day) // 2 :]))
+    first, last = _span(by_day, 0.02 * usual)
+    before = {day: rows for day, rows in by_day.items() if day < first}
+    volumes = [by_day.get(first + timedelta(days=n), 0) for n in range((last - first).days + 1)]
+    return Days(
+        zone,
+        why,
+        first,
+        last,
+        min(before, default=None),
+        sum(before.values()),
+        sum(rows for day, rows in by_day.items() if day > last),
+        (min(volumes), max(volumes)),
+        sum(by_day.values()),
+    )
+
+
+def _span(by_day: dict[date, int], least: float) -> tuple[date, date]:
+    """First and last day with `least` rows, but for stretches that stand a month apart and hold next to nothing of the log."""
+    runs: list[list[date]] = []
+    for day in sorted(day for day, rows in by_day.items() if rows >= least):
+        if not runs or day - runs[-1][-1] > timedelta(days=30):
+            runs.append([])
+        runs[-1].append(day)
+    kept = [run for run in runs if sum(by_day[day] for day in run) >= 0.05 * sum(by_day.values())]
+    return kept[0][0], kept[-1][-1]
+
+
+def hours(seen: Profile, moment: Moment, year: int | None) -> pd.Series:
+    """Rows by hour since 1970 (UTC; a local time as if it were UTC), over the whole log, where its time can be read."""
+    contract, counts = _timed(seen.source, moment, year, "UTC"), []
+    with TemporaryDirectory() as scratch:
+        for path in seen.files:
+            opened = parsing.rows(path, seen.source, (moment.column,) if seen.source.format != "csv" else (), Path(scratch))
+            backend, sql = lake.engine(), ""
+            for block in opened.blocks:
+                backend.con.register("block", block)
+                sql = sql or backend.compile(_by_hour(block, opened.columns, contract, moment.column))
+                counts.append(backend.con.execute(sql).df())
+    by_hour = pd.concat(counts).groupby("hour")["rows"].sum()
+    return by_hour[by_hour.index.notna()].astype(int).rename(index=int)
+
+
+def _by_hour(block: Any, columns: Sequence[str], contract: Contract, column: str) -> Any:
+    t = ibis.table(ibis.Schema.from_pyarrow(block.schema), name="block")
+    source = contract.source
+    if source.format == "csv":
+        value = fields(t.text, source.delimiter)[list(columns).index(column)]
+    else:
+        value = json_fields(t.text, [column])[0] if source.format == "jsonl" else t[column]
+    t = t.select(value=value)
+    t = t.select(value=written(t.value))  # one step after another: an expression that is used twice is compiled twice
+    if contract.time.kind == "date":
+        hour = reading.day_number(t.value, contract) * 24
+    else:
+        hour = reading.moment(t.value, contract, reading.Span.of(contract, contract.calendar.first_day)) // HOUR_MS
+    return t.group_by(hour=hour).agg(rows=ibis._.count())
+
+
+def _timed(source: Source, moment: Moment, year: int | None, zone: str) -> Contract:
+    """A contract of which only source and time matter."""
+    time = {"column": moment.column, "kind": moment.kind, "format": moment.format, "zone": zone, "year": year}
+    columns = source.columns or ("user", "item", moment.column)
+    return Contract.model_validate({
+        "name": "draft", "shape": "events", "source": source.model_dump(), "time": time,
+        "columns": {"user": columns[0], "item": columns[0]}, "calendar": {"first_day": "2000-01-01"},
+        "behaviours": {"any": {}}, "tasks": {"any": {"behaviours": ["any"], "horizon_hours": 24}},
+    })  # fmt: skip
+
+
+def _zone(counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
+    """A time zone and why: asked for, or guessed from the hour at which least happens."""
+    if answer := ask("zone", "", [("", "")]):
+        return answer, "as answered"
+    if moment.kind == "date":
+        return "UTC", "only days are known, so the zone changes nothing"
+    if counts.sum() < ENOUGH:
+        return "UTC", f"a guess: {counts.sum():,} rows are too few to tell"
+    day = np.bincount(counts.index.to_numpy() % 24, counts.to_numpy(), minlength=24).astype(np.float64)
+    around: NDArray[np.float64] = np.sum([np.roll(day, shift) for shift in (-2, -1, 0, 1, 2)], axis=0)
+    quiet = int(np.argmin(around))
+    if around.min() > 0.6 * around.mean():
+        return "UTC", "a guess: no hour is quiet enough to tell; days would begin at another hour in another zone"
+    ahead = (QUIETEST - quiet + 12) % 24 - 12
+    busy = counts[counts >= 0.02 * counts.median()].index
+    opens, ends = -int(busy[0]) % 24, -int(busy[-1] + 1) % 24
+    cut = (opens + 12) % 24 - 12
+    local = moment.kind == "timestamp" and "Z" not in moment.evidence and "UTC" not in (moment.format or "")
+    if local and "%z" not in (moment.format or ""):
+        return "UTC", f"no zone is written: read as they stand (least happens at {quiet}:00); name the log's own"
+    if opens == ends and abs(cut - ahead) <= 3:
+        return _named(cut), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
+    zone = _named(ahead)
+    return zone, f"a guess: least happens at {quiet}:00 UTC, which is {QUIETEST}:00 there; name your own"
+
+
+def _named(ahead: int) -> str:
+    return ZONES.get(ahead, f"Etc/GMT{-ahead:+d}")
