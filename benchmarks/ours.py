@@ -125,15 +125,16 @@ class Trainer:
 
     def pass_over(self, what: str, samples: int, seed: int) -> dict[str, Any]:
         """Train the network `what` on whole requests drawn by `seed`, about `samples` samples of them; how long that took."""
-        random = np.random.default_rng(seed)
-        order = random.permutation(len(self.requests.time))
-        order = order[: np.searchsorted(np.cumsum(np.diff(self.requests.offsets)[order]), samples) + 1]
-        trained, module, optimiser = int(np.diff(self.requests.offsets)[order].sum()), *self._made(what)
+        module, optimiser = self._made(what)
         run = self._plainly if what == "dtrn-padded" else self._fast
         began, busy = time.perf_counter(), time.process_time()
+        random = np.random.default_rng(seed)
+        order = random.permutation(len(self.requests.time))
+        reached = np.cumsum(np.diff(self.requests.offsets)[order])
+        order = order[: np.searchsorted(reached, samples) + 1]
         loss = run(module, optimiser, order, random)
         return {
-            "samples": trained,
+            "samples": int(reached[len(order) - 1]),
             "seconds": time.perf_counter() - began,
             "processor_seconds": time.process_time() - busy,
             "loss": loss,

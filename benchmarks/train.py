@@ -121,19 +121,24 @@ class Sides:
         """({pass: samples a second by round}, {side: what its process said when it was ready}), all passes taking turns."""
         passes = self.passes(padded=padded)
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in passes}
+        # The plain padded form has a process to itself: what it takes and gives back would slow the next pass beside it.
+        process = {name: "padded" if name == "dtrn-padded" else PASSES[name] for name in passes}
         with ExitStack() as stack:
-            sides = {side: stack.enter_context(self.start(side)) for side in dict.fromkeys(PASSES[name] for name in passes)}
+            sides = {
+                key: stack.enter_context(self.start("peer" if key == "peer" else "ours"))
+                for key in dict.fromkeys(process.values())
+            }
             for number in range(self.settings.rounds + 1):  # round 0 warms up
                 for name in passes:
                     samples = self.settings.padded_samples if name == "dtrn-padded" else self.settings.round_samples
                     asked = samples if number else min(samples, 2 * self.settings.batch)
-                    turn = sides[PASSES[name]].turn(name, asked, 1000 * self.settings.seed + number)
+                    turn = sides[process[name]].turn(name, asked, 1000 * self.settings.seed + number)
                     if number:
                         rounds[name].append(turn)
                 if number:
                     told = ", ".join(f"{name} {speed(turns[-1]):,.0f}" for name, turns in rounds.items())
                     print(f"  {label(self.items)} items, round {number}, samples/s: {told}", flush=True)
-            return rounds, {name: side.ready for name, side in sides.items()}
+            return rounds, {side: sides[side].ready for side in ("ours", "peer") if side in sides}
 
     def memory(self) -> dict[str, int]:
         """{pass: peak bytes of a process that trained nothing else}."""
