@@ -56,9 +56,9 @@ class Batch:
 
     The histories' tokens lie end to end as the buckets do, and those by action: token (Q, Fi) rows · gap (Q,) time-gap bucket ·
     age (Q,) 0 for the newest event. Of ids only these rows are read: users (Nu,), items (Ni,), ascending; the first column of
-    user, item and token is a place in them. match (B, A, 1 + Fi, 2): how many events of the history there are, and how many have
-    the candidate's own item, and each of its features (count bucket), and how long ago the last of them was (time-gap bucket;
-    0 where there is none). place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in
+    user, item and token is a place in them. match (B, A, 1 + Fi, 2): of all events of the history, and of those that have the
+    candidate's item, and each of its features: how many there are (count bucket), and how long ago the last of them was
+    (time-gap bucket; 0 where there is none). place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in
     the buckets' outputs laid end to end.
     """
 

@@ -144,7 +144,7 @@ def history(p: Parameters, root: str, requests: Requests, request: int, action: 
     tokens = []
     for place in range(begin, end):
         rows = requests.sequences.tokens[action][place]
-        token = sum((p[f"{root}.fields.item.{f}.weight"][int(row)] for f, row in enumerate(rows)), torch.zeros(()))
+        token = sum((p[f"{root}.fields.item.{f}.weight"][max(int(row), 0)] for f, row in enumerate(rows)), torch.zeros(()))
         if extras:
             bucket = gap_bucket(requests, request, action, place)
             token = token + p[f"{root}.moment.gap.weight"][bucket] + p[f"{root}.moment.age.weight"][end - 1 - place]
@@ -154,7 +154,7 @@ def history(p: Parameters, root: str, requests: Requests, request: int, action: 
 
 
 def matches(p: Parameters, root: str, requests: Requests, request: int, sample: int, action: int, recipe: Recipe) -> Vector:
-    """Of all events of the history, and of those with the candidate's item, or feature: a row for how many, one for how lately."""
+    """A row for how many and one for how lately: of all events, and of those with the candidate's item, or one feature of it."""
     own = [int(row) for row in requests.item[sample]]
     span = range(int(requests.start[request, action]), int(requests.end[request, action]))
     out = torch.zeros(recipe.width)
@@ -190,7 +190,7 @@ def looked_up(kind: type[Pooled]) -> Streams:
             user = [p[f"{root}.fields.user.{f}.weight"][int(r)] for f, r in enumerate(requests.user[request])]
             tokens = [history(p, root, requests, request, action, bottom.extras) for action in actions]
             for sample in range(first, last):
-                item = [p[f"{root}.fields.item.{f}.weight"][int(r)] for f, r in enumerate(requests.item[sample])]
+                item = [p[f"{root}.fields.item.{f}.weight"][max(int(r), 0)] for f, r in enumerate(requests.item[sample])]
                 context = [p[f"{root}.fields.context.{f}.weight"][int(r)] for f, r in enumerate(requests.context[sample])]
                 candidate = torch.stack(item).sum(0)
                 extra = [matches(p, root, requests, request, sample, action, recipe) for action in actions]
@@ -237,7 +237,7 @@ def ids(p: Parameters, requests: Requests, recipe: Recipe, count: int) -> list[l
             for task in range(count):
                 root = {"stem": f"bottom.{task}", "pepnet": "bottom.base"}.get(recipe.bottom, "bottom")
                 user = p[f"{root}.fields.user.0.weight"][int(requests.user[request, 0])]
-                own.append(torch.cat([user, p[f"{root}.fields.item.0.weight"][int(requests.item[sample, 0])]]))
+                own.append(torch.cat([user, p[f"{root}.fields.item.0.weight"][max(int(requests.item[sample, 0]), 0)]]))
             out.append(own)
     return out
 

@@ -41,12 +41,19 @@ def rows(random: np.random.Generator, n: int, sizes: tuple[int, ...]) -> Any:
     return np.stack([random.integers(0, s, n) for s in sizes], axis=1).astype(np.int32) if sizes else np.empty((n, 0), np.int32)
 
 
+def strangers(random: np.random.Generator, item: Any) -> Any:
+    """A fifth of the items without a row: one of three numbers below 0, as a vocabulary gives them."""
+    unknown = random.random(len(item)) < 0.2
+    item[unknown, 0] = -random.integers(1, 4, unknown.sum())
+    return item
+
+
 def encoded(sizes: Sizes, seed: int) -> Requests:
     """Rows, not keys, so that a network of `sizes.shape` reads them without a vocabulary."""
     random = np.random.default_rng(seed)
     sequences = Sequences.from_events(
         [random.integers(0, 5, n) for n in sizes.events],
-        [rows(random, n, sizes.item) for n in sizes.events],
+        [strangers(random, rows(random, n, sizes.item)) for n in sizes.events],
         [random.integers(0, 1000 * HOUR, n) for n in sizes.events],
     )
     user, time = random.integers(0, 6, sizes.requests), random.integers(0, 1100 * HOUR, sizes.requests)
@@ -61,7 +68,7 @@ def encoded(sizes: Sizes, seed: int) -> Requests:
     user_rows, item, context = (
         rows(random, n, s) for n, s in ((sizes.requests, sizes.user), (samples, sizes.item), (samples, sizes.context))
     )
-    return Requests(user_rows, time, offsets, item, context, label, start, end, sequences)
+    return Requests(user_rows, time, offsets, strangers(random, item), context, label, start, end, sequences)
 
 
 def lively(recipe: Recipe, shape: Shape, seed: int) -> Network:

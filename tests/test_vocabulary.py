@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from models import vocabulary as module
 from models.requests import NULL_KEY, Requests, Sequences
-from models.vocabulary import Vocabulary
+from models.vocabulary import Vocabulary, stranger
 from tests.logs import EVENTS, contract
 
 TERMS = contract(
@@ -45,7 +47,20 @@ def test_rows_are_the_sorted_keys_of_training_and_of_the_histories_it_read() -> 
     assert vocabulary.sizes(("item", "category")) == [4, 6]
     coded = vocabulary.encode(requests())
     assert coded.item.tolist() == [[2, 1], [1, 3], [2, 2]]
-    assert coded.sequences.tokens[0].tolist() == [[1, 4], [3, 5], [0, 0]]
+    assert coded.sequences.tokens[0].tolist() == [[1, 4], [3, 5], [stranger(np.array([99]))[0], 0]]
+
+
+def test_items_without_a_row_stay_apart_and_the_same_in_candidates_and_histories() -> None:
+    keys = np.concatenate([np.arange(-(2**63), -(2**63) + 1000), np.arange(1000), 2**31 * np.arange(1, 1000), [2**63 - 1]])
+    rows = stranger(keys)
+    assert rows.dtype == np.int32
+    assert rows.max() < 0
+    assert len(np.unique(rows)) == len(keys)
+    raw = requests()
+    item = raw.item.copy()
+    item[0, 0] = 99
+    coded = Vocabulary.fit(raw, TERMS).encode(replace(raw, item=item))
+    assert coded.item[0, 0] == coded.sequences.tokens[0][2, 0] < 0
 
 
 def test_an_item_is_remembered_with_the_features_it_had_last() -> None:
