@@ -20,7 +20,8 @@ from models.contract import Contract
 from models.home import EARLIER_DAY, Home
 
 REMEDY = (
-    "The file of the day is not what ingest wrote of the log. Delete it and materialise log_files and events of the day again; "
+    "The file of the day is not what ingest wrote of the log. Delete it and run ./dtrn ingest for the day again (in the UI: "
+    "materialise log_files and events of the day); "
     "if that gives the same, it is a fault of this program"
 )
 Outcome = dict[str, tuple[Any, Any]]
@@ -142,7 +143,7 @@ def plausible(home: Home, contract: Contract, check: str, days: list[str]) -> di
     for day in days:
         manifest = lake.read(home, "events", day)
         if manifest is None or "tally" not in manifest.detail:
-            raise lake.Missing(f"events of {day} were not measured; materialise events of {day} first")
+            raise lake.Missing(f"events of {day} were not measured; {lake.remedy('events', day)} first")
         found[day] = plausibility.judge(home, contract, plausibility.Day.of(day, manifest.counts, manifest.detail))[check]
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from os.path import relpath
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +53,10 @@ def draft(source: str, name: str, ask: Ask) -> str:
     found = roles.guess(seen, ask)
     days = guessed_days.guess(seen, found.moment, ask)
     features = _features(seen, found)
-    tables = [t for files in kinds[1:] if (t := _table(source, profile.profile(files), seen, found, features))]
+    named = {file for files in kinds for file in files}
+    near = profile.neighbours(seen, {found.user: roles.USERS, found.item: roles.ITEMS})
+    others = [*kinds[1:], *([path] for path in near if path not in named)]
+    tables = [t for files in others if (t := _table(source, profile.profile(files), seen, found, features))]
     return "\n".join(_toml(name, seen, found, days, features, tables)) + "\n"
 
 
@@ -164,10 +168,8 @@ def _table(source: str, side: Profile, log: Profile, found: Roles, features: Fea
         return None
     target += own
     folder = Path(source).expanduser()
-    base = folder if folder.is_dir() else side.files[0].parent
-    file = (
-        side.files[0].relative_to(base.absolute()).as_posix() if len(side.files) == 1 else f"*{''.join(side.files[0].suffixes)}"
-    )
+    base = folder.absolute() if folder.is_dir() else log.files[0].parent
+    file = Path(relpath(side.files[0], base)).as_posix() if len(side.files) == 1 else f"*{''.join(side.files[0].suffixes)}"
     evidence = f"its '{key.name}' holds {share:.0%} of the {entity}s seen in the log"
     return Table(entity, file, side, key.name, [f.name for f in own], evidence)
 

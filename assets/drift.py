@@ -10,6 +10,9 @@ nobody fell into for a share of 0.0001, and so a score is also what chance alone
 (`by_chance`). One rare behaviour that nobody is told of any more moves little
 mass, so it has a rule of its own: no served history of it at all, where chance would give that once in a thousand.
 
+The weekday is not compared: all rows of one day have the same, so beside any window it is another distribution. A list is one
+field, of which each row counts with one of its entries.
+
 Inputs are compared with all days of the window. History lengths: with those of its days before which the log is at least
 `histories.days` old, since the start of a log cuts histories short; the last day at least. What the model makes of its inputs
 (its probabilities, and which ids it does not know): with the day held out for early stopping, which it was not fitted on; of
@@ -34,7 +37,7 @@ from assets.asking import Asking
 from assets.project import Project, explained
 from models.contract import Contract
 from models.home import Home
-from models.requests import Requests
+from models.requests import NULL_KEY, Requests
 from models.window import read_requests
 
 if TYPE_CHECKING:  # torch takes seconds, and most of what imports this module measures nothing
@@ -59,6 +62,8 @@ DRAWS = 10_000
 EMPTY = 1e-4
 """The share that Evidently takes an empty bin for."""
 METHOD = "psi"
+OF_THE_DAY = {"weekday"}
+"""Derived fields that are the same at every moment of a day."""
 DRIFTED = (
     "Read the day's report (`make reports`, or the page that is linked on the asset): if the log or the service changed, mend "
     "that; if the world did, retrain for a later day: the model learns what is usual now"
@@ -74,7 +79,7 @@ BINNING: dict[str, Callable[..., drift_bins.Bins]] = {
 
 @dataclass(frozen=True)
 class Field:
-    """The verdict on one column. `reference`, `served`: share of rows per bin, by its label; `users` of each side."""
+    """The verdict on one field. `reference`, `served`: share of rows per bin, by its label; `users` of each side."""
 
     kind: str
     score: float
@@ -147,11 +152,11 @@ def measure(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bo
 
 
 def kinds(contract: Contract) -> dict[str, str]:
-    """Column → what it is: context, item, user, unknown, history or prediction."""
+    """Field → what it is: context, item, user, unknown, history or prediction."""
     return (
-        dict.fromkeys(contract.context_columns, "context")
-        | dict.fromkeys(contract.item_columns[1:], "item")
-        | dict.fromkeys(contract.user_columns[1:], "user")
+        dict.fromkeys((n for n in contract.context_fields if n not in OF_THE_DAY), "context")
+        | dict.fromkeys(contract.item_fields[1:], "item")
+        | dict.fromkeys(contract.user_fields[1:], "user")
         | {f"history_length_{a}": "history" for a in contract.actions}
         | {"unknown_item": "unknown", "unknown_user": "unknown"}
         | {f"p_{t}": "prediction" for t in contract.task_names}
@@ -159,7 +164,7 @@ def kinds(contract: Contract) -> dict[str, str]:
 
 
 def reference(home: Home, ranker: "NeuralRanker", days: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Kind of column → at most ROWS rows of the days of the window `days` that it is compared with; always the same ones.
+    """Kind of field → at most ROWS rows of the days of the window `days` that it is compared with; always the same ones.
 
     Each frame has the columns of `kinds` that it stands for, and `user`.
     """
@@ -183,13 +188,24 @@ def online(ranker: "NeuralRanker", predictions: pd.DataFrame) -> pd.DataFrame:
     wanted = kinds(ranker.contract)
     known = ranker.vocabulary.rows("item", predictions["item"].to_numpy(np.int64)) > 0
     out = predictions.assign(unknown_item=(~known).astype(int), unknown_user=predictions["unknown_user"].astype(int))
-    if missing := sorted(set(wanted) - set(out.columns)):
+    read = {*ranker.contract.context_columns, *ranker.contract.item_columns[1:], *ranker.contract.user_columns[1:]}
+    if missing := sorted((read | set(wanted)) - set(out.columns)):
         raise ValueError(
             f"predictions lack {missing}, which the model reads: the contract changed since; retrain and serve anew"
         )
     request = pd.factorize(out["request_id"])[0]
-    out = out[_spread(np.bincount(request, minlength=1))[request]]
-    return out[[*wanted, "user"]].reset_index(drop=True)
+    out = out[_spread(np.bincount(request, minlength=1))[request]].reset_index(drop=True)
+    for name, feature in ranker.contract.features.items():
+        slots = [name, *(f"{name}_{n}" for n in range(2, feature.slots + 1))]
+        out[name] = one_entry(out[slots].to_numpy(np.int64))
+    return out[[*wanted, "user"]]
+
+
+def one_entry(slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(rows, slots) of lists filled from the left → (rows,): one entry each, drawn evenly, always alike; of none NULL_KEY."""
+    filled = np.maximum((slots != NULL_KEY).sum(axis=1), 1)
+    drawn: NDArray[np.int64] = slots[np.arange(len(slots)), np.random.default_rng(0).integers(filled)]
+    return drawn
 
 
 def thinned(requests: Requests) -> Requests:
@@ -209,15 +225,21 @@ def _spread(sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def _frame(ranker: "NeuralRanker", requests: Requests) -> pd.DataFrame:
     contract, request = ranker.contract, requests.request
-    columns: dict[str, Any] = {n: requests.context[:, i] for i, n in enumerate(contract.context_columns)}
-    columns |= {n: requests.item[:, i] for i, n in enumerate(contract.item_columns[1:], 1)}
-    columns |= {n: requests.user[request, i] for i, n in enumerate(contract.user_columns[1:], 1)}
+    columns: dict[str, Any] = _fields(contract.context_fields, requests.context)
+    columns |= _fields(contract.item_fields, requests.item)
+    columns |= _fields(contract.user_fields, requests.user[request])
     lengths = (requests.end - requests.start)[request]
     columns |= {f"history_length_{a}": lengths[:, i] for i, a in enumerate(contract.actions)}
     columns["unknown_item"] = (ranker.vocabulary.rows("item", requests.item[:, 0]) == 0).astype(int)
     columns["unknown_user"] = (ranker.vocabulary.rows("user", requests.user[:, 0]) == 0).astype(int)[request]
     columns["user"] = requests.user[request, 0]
     return pd.DataFrame(columns)
+
+
+def _fields(names: Sequence[str], keys: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Field → its values, of keys (rows, columns); `names`: each column's field."""
+    owner = np.array(names)
+    return {name: one_entry(keys[:, owner == name]) for name in dict.fromkeys(names)}
 
 
 def compare(
@@ -229,7 +251,7 @@ def compare(
     day: str,
     texts: Texts = NO_TEXTS,
 ) -> tuple[dict[str, Field], "Snapshot"]:
-    """(the verdict on each column, drifted ones first; Evidently's run of `day`). Frames as `reference` and
+    """(the verdict on each field, drifted ones first; Evidently's run of `day`). Frames as `reference` and
     `online` give them; `texts`: field of kind text → key → what is written for it."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import DriftedColumnsCount, ValueDrift
@@ -288,11 +310,8 @@ def by_chance(shares: NDArray[np.float64], users: int) -> float:
     return round(float(np.quantile(scores, 1 - CHANCE, method="higher")), 4) + 1e-4  # strictly above: few users, few scores
 
 
-def _binned(contract: Contract, texts: Texts, column: str, kind: str, before: Any, now: Any) -> drift_bins.Bins:
-    columns = (*contract.context_columns, *contract.item_columns, *contract.user_columns)
-    fields = (*contract.context_fields, *contract.item_fields, *contract.user_fields)
-    field = dict(zip(columns, fields, strict=True)).get(column)
-    if field is None:
+def _binned(contract: Contract, texts: Texts, field: str, kind: str, before: Any, now: Any) -> drift_bins.Bins:
+    if kind in BINNING:
         return BINNING[kind](before, now)
     if contract.kind(field) == "number":
         return drift_bins.measures(before, now)

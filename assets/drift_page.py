@@ -133,7 +133,8 @@ def _fields(verdict: dict[str, Any]) -> str:
     names = ("field", "what it is", "verdict", "score (PSI)", "allowed", "training (grey), served (blue)", "in words")
     note = (
         "The score is 0 when both sides are spread alike over the bins; allowed is the contract's own share plus what so few "
-        "users move by chance. Hover over a bar for its bin. Evidently's charts of every field are below."
+        "users move by chance. The weekday is not among them: all rows of one day have the same. Hover over a bar for its bin. "
+        "Evidently's charts of every field are below."
     )
     return f"<h2>Field by field</h2><p class='quiet'>{note}</p><table>{_row('th', names)}{rows}</table>"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -152,8 +153,8 @@ def _zone(counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
     busy = counts[counts >= 0.02 * counts.median()].index
     opens, ends = -int(busy[0]) % 24, -int(busy[-1] + 1) % 24
     cut = (opens + 12) % 24 - 12
-    local = moment.kind == "timestamp" and "Z" not in moment.evidence and "UTC" not in (moment.format or "")
-    if local and "%z" not in (moment.format or ""):
+    said = re.search(r"\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)'", moment.evidence) or re.search("UTC|%z", moment.format or "")
+    if moment.kind == "timestamp" and not said:
         return "UTC", f"no zone is written: read as they stand (least happens at {quiet}:00); name the log's own"
     if opens == ends and abs(cut - ahead) <= 3:
         return _named(cut), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"

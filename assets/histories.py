@@ -23,6 +23,7 @@ from models.keys import number_keys
 from models.requests import NULL_KEY
 from models.sections import parse_condition
 
+HALF_DAY_MS = 43_200_000
 CODE = ("assets/histories.py",)
 SECTIONS = ("shape", "time", "calendar", "columns", "item_features", "behaviours")
 
@@ -38,7 +39,7 @@ def build(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool
     def make(path: Path) -> dict[str, Any]:
         backend = lake.engine()
         events = reduce(ibis.union, [backend.read_parquet(home.events(d)) for d in days])
-        actions = _actions(contract, events)
+        actions = _actions(contract, day, events)
         if day != EARLIER_DAY:
             actions = actions.filter(actions.time >= contract.day_start(day), actions.time < contract.day_end(day))
         else:
@@ -87,19 +88,28 @@ def _source_days(home: Home, contract: Contract, day: str) -> list[str]:
     return before + reached
 
 
-def _actions(contract: Contract, events: Any) -> Any:
+def _actions(contract: Contract, day: str, events: Any) -> Any:
     """One row an action: action index, user, time at which it is known, item and item features (NULL_KEY for null)."""
     kept = {n: filled(events[n]) for n in contract.item_columns[1:]}
     parts = []
     for index, (name, behaviour) in enumerate(contract.behaviours.items()):
         happened = events.behaviour == name if behaviour.when is None else holds(events, behaviour.when)
-        delay = round(behaviour.horizon_hours * 3_600_000)
+        known = _later(contract, day, events.time, behaviour.horizon_hours)
         parts.append(
-            events.filter(happened).select(
-                action=ibis.literal(index, "int8"), user="user", time=events.time + delay, item="item", **kept
-            )
+            events.filter(happened).select(action=ibis.literal(index, "int8"), user="user", time=known, item="item", **kept)
         )
     return ibis.union(*parts)
+
+
+def _later(contract: Contract, day: str, time: Any, hours: float) -> Any:
+    """When what happened at `time`, and may be known by `day`, is known: after `hours`, as `Contract.wait_ms` has it."""
+    if contract.time.resolution != "day" or not hours:
+        return time + round(hours * 3_600_000)
+    first, later = contract.calendar.accept_from or contract.calendar.first_day, int(hours // 24)
+    last = contract.calendar.first_day if day == EARLIER_DAY else date.fromisoformat(day)
+    starts = [contract.day_start(first + timedelta(days=n)) for n in range((last - first).days + later + 1)]
+    place = (time - starts[0] + HALF_DAY_MS) // (2 * HALF_DAY_MS)  # times are midnights, and days nearly of 24 hours
+    return ibis.literal(starts, type="array<int64>")[place + later]
 
 
 def holds(events: Any, condition: str) -> Any:

@@ -99,7 +99,9 @@ def totals(home: Home, contract: Contract, source: str) -> dict[str, int]:
     for file in {lake.content_hash(path): path for path in parsing.named(source, contract)[0]}:
         split = splitting.read(home, file)
         if split is None:
-            raise ValueError(f"{source}: a file there was not ingested yet; materialise log_files first")
+            raise ValueError(
+                f"{source}: a file there was not ingested yet; run ./dtrn ingest first (in the UI: materialise log_files)"
+            )
         splits.append(split)
     return {name: sum(getattr(split, name) for split in splits) for name in ("rows_in", "rows_valid", "rows_quarantined")}
 
@@ -118,8 +120,8 @@ def _splits(home: Home, contract: Contract) -> list[tuple[ledger.Entry, Split]]:
         if split is None or split.contract != splitting.terms(contract, entry.first_seen):
             stale = "not split by day yet" if split is None else "split under another contract"
             raise ValueError(
-                f"{entry.name}: {stale}; materialise log_files with this file (sha256 {entry.file[:10]}…) "
-                f"among its source, so that it is read again"
+                f"{entry.name}: {stale}; run ./dtrn ingest (in the UI: materialise log_files) with this file "
+                f"(sha256 {entry.file[:10]}…) among its source, so that it is read again"
             )
         found.append((entry, split))
     return found
@@ -139,7 +141,7 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
     if not files and day != EARLIER_DAY and (last is None or date.fromisoformat(day) > last):
         waits = (
             f"no file has a row of {day} or of a later day: it has not come yet. Put its file where the log is, "
-            f"then materialise log_files and events of {day} again"
+            f"then {lake.remedy('events', day)} again"
         )
         if lake.read(home, "events", day) is None:
             raise lake.Missing(waits)

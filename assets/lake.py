@@ -70,11 +70,19 @@ def read(home: Home, stage: str, partition: str) -> Manifest | None:
     return Manifest(**json.loads(path.read_text())) if path.is_file() else None
 
 
+def remedy(stage: str, partition: str) -> str:
+    """How a partition is made, or made again: on the command line where there is a command for its stage, and in the UI."""
+    ui = f"materialise {stage} of {partition}"
+    if stage in ("log_files", "events", "histories", "samples") and partition[:1].isdigit():
+        return f"run ./dtrn ingest --day {partition} (in the UI: {ui})"
+    return f"run ./dtrn evaluate --day {partition} (in the UI: {ui})" if stage == "verdict" else ui
+
+
 def require(home: Home, stage: str, partition: str) -> Manifest:
     """The manifest of a partition that a reader depends on. Raises Missing or Blocked."""
     manifest = read(home, stage, partition)
     if manifest is None:
-        raise Missing(f"{stage} of {partition} is needed and not there; materialise {stage} for {partition} first")
+        raise Missing(f"{stage} of {partition} is needed and not there; {remedy(stage, partition)} first")
     if manifest.blocked:
         raise Blocked(f"{stage} of {partition} is blocked: {manifest.blocked}")
     return manifest
@@ -97,7 +105,7 @@ def require_current(home: Home, stage: str, partition: str) -> Manifest:
     if changed := outdated(home, manifest):
         raise Missing(
             f"{stage} of {partition} was made from {', '.join(changed)}, changed or blocked since; "
-            f"materialise {stage} for {partition} again"
+            f"{remedy(stage, partition)} again"
         )
     return manifest
 

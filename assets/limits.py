@@ -11,7 +11,7 @@ from models.home import UNKNOWN_DAY
 
 REMEDY = (
     "deliver the file again, mended, under the same name, or raise the limit in the contract, "
-    "then materialise log_files and events again"
+    "then run ./dtrn ingest again (in the UI: materialise log_files and events)"
 )
 
 
@@ -54,9 +54,10 @@ def blocked(files: Iterable[tuple[Entry, Split]], day: str, contract: Contract) 
 
 
 def _reason(entry: Entry, split: Split, day: str, where: str, contract: Contract) -> str:
-    end = f"See quarantine/day={where}; {REMEDY}"
+    see = f"See quarantine/day={where}"
     if split.refused:
-        return f"{entry.name}: no row of it can be used, and it may hold rows of any day: {split.refused}. {end}"
+        said = f"{entry.name}: no row of it can be used, and it may hold rows of any day: {split.refused}"
+        return f"{said}. {see}; take the file out of the log to go on without it, or {REMEDY}"
     told = excess(split, where, contract)
     assert told is not None
     bad, rows, rule = told
@@ -65,4 +66,4 @@ def _reason(entry: Entry, split: Split, day: str, where: str, contract: Contract
     )
     limit = f"{bad / rows:.1%}, and validation.max_bad_share is {contract.validation.max_bad_share:.1%}"
     most = f"most often broken is the rule '{rule}' ({split.examples[rule]})"
-    return f"{entry.name}: {bad} of {rows} {which}: {limit}; {most}. {end}"
+    return f"{entry.name}: {bad} of {rows} {which}: {limit}; {most}. {see}; {REMEDY}"

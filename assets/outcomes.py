@@ -4,8 +4,8 @@ Event log: task k happened if one of its behaviours is told for the user and ite
 Exposure log: a ranked item was not always shown, and the log tells when it was, not by which request. So an impression
 belongs to the last request at or before it that ranked this item for this user, on the same local day; of several, the first
 counts. A replayed request has its impression's very time, so it meets its own. An item never shown has no outcome: masked.
-Tasks that are conditional on another are masked as in the samples. Times are compared at the log's own resolution.
-Until the day is mature every label is masked: the partition is there, and says what it waits for.
+What is masked in the samples (tasks conditional on another, a horizon that outlasts its days) is masked here. Times are
+compared at the log's own resolution. Until the day is mature every label is masked: the partition says what it waits for.
 """
 
 from functools import reduce
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from assets import columns, lake
 from assets.histories import holds, write
 from assets.project import Project, explained
-from assets.samples import label_days
 from models import metrics
 from models.contract import Contract
 from models.home import Home
@@ -40,7 +39,7 @@ def join(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool]
     events that are not in yet) and served {model: {task: auc, logloss, ece, positives, negatives}}, empty until mature.
     Raises lake.Missing without predictions, lake.Blocked when an events partition may not be read.
     """
-    needed = label_days(contract, day)
+    needed = contract.label_days(day)
     waits_for = [d for d in needed if lake.read(home, "events", d) is None]
     inputs = {"predictions": lake.require(home, "predictions", day).content}
     inputs |= {"waits_for": ", ".join(waits_for)} if waits_for else {d: lake.require(home, "events", d).content for d in needed}
@@ -96,14 +95,14 @@ def _happened(home: Home, contract: Contract, day: str, days: list[str]) -> dict
     predictions = predictions.mutate(moment=moment.cast("int64"))
     asked = predictions.select("user", "item", "moment").distinct()
     events = reduce(ibis.union, [backend.read_parquet(home.events(d)) for d in days])
-    labels = _followed(contract, asked, events) if contract.shape == "events" else _shown(contract, day, asked, events)
+    labels = _followed(contract, day, asked, events) if contract.shape == "events" else _shown(contract, day, asked, events)
     names = [f"label_{t}" for t in contract.task_names]
     found = predictions.left_join(labels, ["user", "item", "moment"]).order_by(["time", "request_id", "place"]).select(*names)
     table = found.mutate(**{n: found[n].fill_null(MASKED).cast("int8") for n in names}).to_pyarrow()
     return {t: table.column(f"label_{t}").to_numpy() for t in contract.task_names}
 
 
-def _followed(contract: Contract, asked: Any, events: Any) -> Any:
+def _followed(contract: Contract, day: str, asked: Any, events: Any) -> Any:
     """Event log: whether one of the task's behaviours is in [moment, moment + horizon]."""
     later = events.select("user", "item", "behaviour", happened="time")
     pairs = asked.left_join(later, ["user", "item"])
@@ -111,14 +110,15 @@ def _followed(contract: Contract, asked: Any, events: Any) -> Any:
         f"label_{name}": (
             pairs.behaviour.isin(task.behaviours)
             & (pairs.happened >= pairs.moment)
-            & (pairs.happened <= pairs.moment + round(task.horizon_hours * 3_600_000))
+            & (pairs.happened <= pairs.moment + contract.wait_ms(task.horizon_hours, day))
         )
         .any()
         .fill_null(False)
         .cast("int8")
         for name, task in contract.tasks.items()
     }
-    return pairs.group_by(["user", "item", "moment"]).aggregate(**labels)
+    followed = pairs.group_by(["user", "item", "moment"]).aggregate(**labels)
+    return followed.mutate(**_known(contract, day, followed, followed.moment))
 
 
 def _shown(contract: Contract, day: str, asked: Any, events: Any) -> Any:
@@ -127,12 +127,21 @@ def _shown(contract: Contract, day: str, asked: Any, events: Any) -> Any:
     asked = asked.mutate(until=following.fill_null(contract.day_end(day)))
     labels = {f"label_{n}": holds(events, t.label).cast("int8") for n, t in contract.tasks.items() if t.label}
     impressions = events.select("user", "item", shown="time", **labels)
+    impressions = impressions.mutate(**_known(contract, day, impressions, impressions.shown))
     met = asked.inner_join(impressions, ["user", "item"])
     met = met.filter(met.shown >= met.moment, met.shown < met.until)
     first = met.mutate(first=met.shown.min().over(group_by=["user", "item", "moment"]))
     first = first.filter(first.shown == first.first)
     # Two impressions of one pair at one moment are one outcome: it happened if either says so.
     return first.group_by(["user", "item", "moment"]).aggregate(**{n: first[n].max() for n in labels})
+
+
+def _known(contract: Contract, day: str, labels: Any, moment: Any) -> dict[str, Any]:
+    """The columns `label_<task>` of `labels`, null where they cannot be known in time, as in the samples."""
+    return {
+        f"label_{name}": (moment < contract.known_before(task.horizon_hours, day)).ifelse(labels[f"label_{name}"], ibis.null())
+        for name, task in contract.tasks.items()
+    }
 
 
 def _masked(contract: Contract, labels: dict[str, NDArray[np.int8]]) -> dict[str, NDArray[np.int8]]:

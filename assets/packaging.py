@@ -280,7 +280,10 @@ def _told(context: dg.AssetExecutionContext, results: dict[str, Result]) -> dg.M
     days: Record = {}
     for day, result in results.items():
         days[day] = result[0].detail if result else STAYS
-        context.log.info(f"{day}: {days[day]}" + ("" if result is None or result[1] else " (unchanged)"))
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result[0].detail.items()) if result else STAYS
+        context.log.info(
+            (f"{day}: " if len(results) > 1 else "") + told + ("" if result is None or result[1] else " (unchanged)")
+        )
     recomputed = sum(1 for result in results.values() if result and result[1])
     last = results[context.partition_keys[-1]]
     numbers: Record = last[0].detail if last else {}  # tag and size, or what parity measured
@@ -319,7 +322,9 @@ def champion(context: dg.AssetExecutionContext, project: Project) -> dg.Material
         who = f"run {context.run.run_id}"
         moved = {day: crown(project.home, day, who, datetime.now(UTC)) for day in context.partition_keys}
     days = {day: change.tag if change else STAYS for day, change in moved.items()}
-    context.log.info(str(days))
+    context.log.info(
+        "; ".join(f"{day}: {tag}" for day, tag in days.items()) if len(days) > 1 else days[context.partition_keys[-1]]
+    )
     changes = registry.champions(project.home)
     told: Record = {"reigning": changes[-1].tag if changes else "none yet", "changes": len(changes)}
     recomputed = sum(map(bool, moved.values()))

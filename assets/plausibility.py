@@ -12,11 +12,13 @@ from datetime import date, timedelta
 from statistics import mean, median
 from typing import Any
 
+from scipy.special import bdtrc
+
 from assets import lake
 from models.contract import Contract
 from models.home import EARLIER_DAY, Home
 
-AGAIN = "then materialise events of {day} again"
+CHANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,11 @@ def unknown_behaviours(contract: Contract, day: Day, trailing: Sequence[Day]) ->
 
 
 def null_rates(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
-    """No column's share of nulls lies further above its mean of the trailing days than the contract allows."""
+    """No column's share of nulls lies further above its mean of the trailing days than the contract allows.
+
+    Nor than chance explains: on a day of few rows as many nulls may come though the share is the highest allowed. A column
+    fails where a binomial draw at that share would give so many less than once in a thousand.
+    """
     if told := _too_few(contract, trailing):
         return Finding(told, "not compared")
     shares = {name: c["nulls"] / max(day.events, 1) for name, c in day.columns.items() if "nulls" in c}
@@ -107,7 +113,11 @@ def null_rates(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding
     limits = {name: mean(found) + contract.checks.null_rates.rise for name, found in before.items() if found}
     expected = "; ".join(f"{name} at most {min(limit, 1):.1%} null" for name, limit in limits.items()) or "no such column"
     actual = "; ".join(f"{name} {shares[name]:.1%} null" for name in limits) or "no such column"
-    wrong = [name for name, limit in limits.items() if shares[name] > limit]
+    wrong = [
+        name
+        for name, limit in limits.items()
+        if shares[name] > limit and _chance(day.columns[name]["nulls"], day.events, limit) < CHANCE
+    ]
     if not wrong:
         return Finding(expected, actual)
     came = " and ".join(f"{name} null in {shares[name]:.1%} of the rows" for name in wrong)
@@ -137,6 +147,11 @@ def id_ranges(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
     came, wanted = (" and ".join(part) for part in zip(*wrong, strict=True))
     cause = "look for ids of another kind, numbered anew or in another column's place"
     return Finding(expected, actual, _sentence(day, came, wanted, cause, "id_ranges"))
+
+
+def _chance(nulls: int, rows: int, share: float) -> float:
+    """The probability of `nulls` or more of `rows`, each null with probability `share`."""
+    return float(bdtrc(nulls - 1, rows, share)) if nulls else 1.0
 
 
 Compared = list[tuple[str, str, bool]]
@@ -191,7 +206,7 @@ def _days(trailing: Sequence[Day]) -> str:
 def _sentence(day: Day, came: str, expected: str, cause: str, check: str) -> str:
     return (
         f"{day.name}: {came} came, and expected was {expected}; {cause}, or when the day is right add it to "
-        f"checks.unusual_days or widen checks.{check} in the contract, {AGAIN.format(day=day.name)}"
+        f"checks.unusual_days or widen checks.{check} in the contract, then {lake.remedy('events', day.name)} again"
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from models.sections import Source
 
 ROWS = 100_000
 FIRST_LINES = 1000
+MOST_NEIGHBOURS = 20
 DELIMITERS = ",\t;|\x01 "
 NAMELESS = "column_{}"
 
@@ -74,6 +76,26 @@ def logs(source: str) -> list[list[Path]]:
         guess = sniff(file)
         kinds.setdefault((guess.format, guess.delimiter, _columns(file, guess)), []).append(file)
     return sorted(kinds.values(), key=lambda kind: -sum(p.stat().st_size for p in kind))
+
+
+def neighbours(log: Profile, entities: dict[str, re.Pattern[str]]) -> list[Path]:
+    """Files beside the log, or one folder up, that could be its side tables: their first lines alone are looked at.
+
+    They have a column of the same name as one of the log's ids, or are called after what it names. `entities`: column of an
+    id → words for what it names.
+    """
+    folder = log.files[0].parent
+    known = tuple(suffix for suffixes in parsing.SUFFIXES.values() for suffix in suffixes)
+    there = [p for place in (folder, folder.parent) for p in sorted(place.iterdir()) if p.is_file() and p not in log.files]
+    found = []
+    for path in (p for p in there if parsing.unpacked_name(p).endswith(known)):
+        try:
+            names = _columns(path, sniff(path))
+        except (ValueError, OSError):
+            continue  # somebody else's file, and none that the draft was asked about
+        if any(column in names or words.search(path.stem.lower()) for column, words in entities.items()):
+            found.append(path)
+    return found[:MOST_NEIGHBOURS]
 
 
 def sniff(path: Path) -> Source:

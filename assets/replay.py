@@ -123,12 +123,11 @@ def conversations(home: Home, contract: Contract, day: str, limit: int | None) -
             calls[int(asked.user[place, 0])].append((message["time"], 0, message))
     for action, name in enumerate(contract.actions):
         owner = np.repeat(known.users, np.diff(known.offsets[action]))
-        since = round(
-            contract.behaviours[name].horizon_hours * 3_600_000
-        )  # the door is told when it happened, and adds the wait
+        hours = contract.behaviours[name].horizon_hours
+        since = contract.wait_ms(hours, date.fromisoformat(day) - timedelta(days=hours // 24))
         kept = np.isin(owner, chosen) & (known.times[action] >= contract.day_start(day))
         for user, token, moment in zip(owner[kept], known.tokens[action][kept], known.times[action][kept], strict=True):
-            event = asking.event(int(user), token, name, int(moment) - since)
+            event = asking.event(int(user), token, name, int(moment) - since)  # the door adds the wait
             calls[int(user)].append((int(moment), 1, event))
     return [list(_merged(sorted(own, key=lambda call: call[:2]))) for own in calls.values()]
 

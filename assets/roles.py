@@ -47,7 +47,8 @@ MEANT = {
 }
 """Our name of a behaviour → words that logs use for it."""
 
-BINARY = {"0", "1", "0.0", "1.0", "true", "false", "True", "False"}
+YES = {"1", "1.0", "true", "True"}
+BINARY = {"0", "0.0", "false", "False"} | YES
 FORMATS = (
     *(
         "%Y-%m-%d %H:%M:%S UTC",
@@ -246,7 +247,8 @@ def _labels(columns: list[Column], seen: Profile, evidence: dict[str, str]) -> d
     found = {}
     for column in columns:
         name = plain(column.name)
-        if set(column.common) <= BINARY and column.distinct == 2 and FEEDBACK.search(name):
+        empty = 1 - column.filled / len(seen.rows)
+        if _binary(column, empty) and FEEDBACK.search(name):
             condition, rate = column.name, _rate(seen.rows[column.name])
         elif RATED.search(name) and 2 < column.distinct <= 20 and column.number >= 0.99:
             high = pd.to_numeric(seen.rows[column.name], errors="coerce")
@@ -259,9 +261,16 @@ def _labels(columns: list[Column], seen: Profile, evidence: dict[str, str]) -> d
         ours = plain(column.name.rsplit("/", 1)[-1]).removeprefix("is_").removeprefix("has_")
         ours = name if ours in found else ours
         found[ours] = condition
-        evidence[f"label {ours}"] = f"{rate:.2%} of the rows seen"
+        told = f"; nothing is written in {empty:.2%}, which is read as no" if empty else ""
+        evidence[f"label {ours}"] = f"{rate:.2%} of the rows seen{told}"
     return found
 
 
+def _binary(column: Column, empty: float) -> bool:
+    """Whether a column says yes or no: two values, or only yes and nothing."""
+    yes = set(column.common) <= YES and column.distinct == 1 and empty > 0
+    return yes or (set(column.common) <= BINARY and column.distinct == 2)
+
+
 def _rate(values: pd.Series) -> float:
-    return float(values.dropna().str.lower().isin({"1", "1.0", "true"}).mean())
+    return float(values.str.lower().isin(YES).mean())

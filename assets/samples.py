@@ -3,11 +3,12 @@
 Event log: a base row is the first event of a (user, item, day), at time t; a task is positive if one of its behaviours
 occurs for the pair in [t, t + horizon], the base event included. Negatives take the positive's user, time and request, and
 an item of the day that the user did not touch that day. Exposure log: a sample is an impression, with its label columns.
+A label whose horizon outlasts the days that are waited for, where the clocks go forward, is masked (`Contract.known_before`).
 The histories are not here: `models.window` finds each sample's place in them.
 """
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from functools import reduce
 from pathlib import Path
 from statistics import median
@@ -48,20 +49,20 @@ def build(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool
 
     Raises lake.Missing or lake.Blocked when the events it reads may not be read.
     """
-    needed = label_days(contract, day)
+    needed = contract.label_days(day)
     present = needed[: next((n for n, d in enumerate(needed) if lake.read(home, "events", d) is None), len(needed))]
     inputs = {f"events/{d}": lake.require(home, "events", d).content for d in present or [day]}
 
     def make(path: Path) -> dict[str, Any]:
         backend = lake.engine()
         tables = [backend.read_parquet(home.events(d)) for d in present]
-        rows = _base_rows(contract, tables) if contract.shape == "events" else _impressions(contract, tables[0])
+        rows = _base_rows(contract, day, tables) if contract.shape == "events" else _impressions(contract, tables[0])
         rows = keyed(contract, rows)
         columns = {name: column.to_numpy() for name, column in zip(rows.column_names, rows.columns, strict=True)}
         columns["sampled"] = np.zeros(len(rows), bool)
         if contract.shape == "events":
             columns = _with_negatives(contract, day, columns)
-        table = pa.table(_finished(contract, columns))
+        table = pa.table(_finished(contract, day, columns))
         order: list[Any] = [(n, "ascending") for n in ("user", "time", "item", "sampled", *table.column_names)]
         table = table.sort_by(list(dict(order).items()))
         write(table, path)
@@ -73,13 +74,6 @@ def build(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool
         home, "samples", day, home.samples(day), make,
         inputs=inputs, code=lake.code_hash(*CODE), contract=contract.digest(*SECTIONS),
     )  # fmt: skip
-
-
-def label_days(contract: Contract, day: str) -> list[str]:
-    """The days that hold `day`'s labels: itself to the day of its last moment's horizon."""
-    last = contract.day_of(contract.day_end(day) - 1 + contract.horizon_ms)
-    first = date.fromisoformat(day)
-    return [str(first + timedelta(days=n)) for n in range((last - first).days + 1)]
 
 
 def mature_days(home: Home, contract: Contract, days: Sequence[str]) -> list[str]:
@@ -110,9 +104,9 @@ def window_inputs(home: Home, contract: Contract, days: Sequence[str]) -> dict[s
         if not manifest.detail["mature"]:
             raise lake.Missing(
                 f"samples of {day} are not mature: labels are known until {manifest.detail['labels_until']}, and needed until "
-                f"{label_days(contract, day)[-1]}; ingest and sample the days in between first"
+                f"{contract.label_days(day)[-1]}; ingest and sample the days in between first"
             )
-        for source in label_days(contract, day):
+        for source in contract.label_days(day):
             lake.require(home, "events", source)
         inputs[f"samples/{day}"] = lake.require_current(home, "samples", day).content
     for day in contract.history_days(days[0], days[-1]):
@@ -129,7 +123,7 @@ def _impressions(contract: Contract, events: Any) -> pa.Table:
     return _carried(contract, events).mutate(**labels).select(*_names(contract), *labels).to_pyarrow()
 
 
-def _base_rows(contract: Contract, tables: list[Any]) -> pa.Table:
+def _base_rows(contract: Contract, day: str, tables: list[Any]) -> pa.Table:
     first = ibis.row_number().over(group_by=["user", "item"], order_by=["time", "behaviour", *_feature_columns(contract)])
     base = _carried(contract, tables[0]).mutate(place=first)
     base = base.filter(base.place == 0).select(*_names(contract))
@@ -139,7 +133,7 @@ def _base_rows(contract: Contract, tables: list[Any]) -> pa.Table:
         f"label_{name}": (
             pairs.behaviour.isin(task.behaviours)
             & (pairs.happened >= pairs.time)
-            & (pairs.happened <= pairs.time + round(task.horizon_hours * 3_600_000))
+            & (pairs.happened <= pairs.time + contract.wait_ms(task.horizon_hours, day))
         )
         .any()
         .cast("int8")
@@ -197,11 +191,18 @@ def _collides(user: Any, request: Any, item: Any, touched: Any, items: int) -> N
     return twice | np.isin(user.astype(np.int64) * items + item, touched)
 
 
-def _finished(contract: Contract, columns: Columns) -> Columns:
-    """Derived context added, conditional labels masked, columns in their order."""
+def _finished(contract: Contract, day: str, columns: Columns) -> Columns:
+    """Derived context added, columns in their order; masked: labels that are conditional, or not known in time."""
     derived = derived_context(contract, columns["time"])
     columns = columns | {n: derived[:, place] for place, n in enumerate(contract.context.derived)}
-    labels = {name: columns[f"label_{name}"].astype(np.int8) for name in contract.tasks}
+    labels = {
+        name: np.where(
+            columns["time"] < contract.known_before(task.horizon_hours, day),
+            columns[f"label_{name}"].astype(np.int8),
+            np.int8(MASKED),
+        )
+        for name, task in contract.tasks.items()
+    }
     for name in contract.tasks:
         given = contract.tasks[name].given
         while given is not None:

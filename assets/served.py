@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -93,7 +94,8 @@ def start(
     folder = bento_folder(home, bento)
     port = free_port() if port is None else port
     require_free(port)
-    with lake.scratch(home, f"served-{port}") as scratch:
+    # BentoML's sockets: not in the home, whose path may be too long for them. What a killed process leaves there goes too.
+    with TemporaryDirectory(prefix="dtrn-served-") as temporary, lake.scratch(home, f"served-{port}") as scratch:
         for store in ("bentos", "models"):
             (scratch / store).symlink_to(home.bentoml / store, target_is_directory=True)
         log = scratch / "service.log"
@@ -103,7 +105,7 @@ def start(
             process = subprocess.Popen(
                 command,
                 cwd=folder / "src",  # so that its own `models` is found first, whatever lies where this was called
-                env=_environment(home, scratch, replay, until, logged),
+                env=_environment(home, scratch, replay, until, logged) | {"TMPDIR": temporary},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -87,7 +87,7 @@ def _neural(contract: Contract, name: str, fit: Requests, stop: Requests, path: 
 
     def report(epoch: Epoch) -> None:
         aucs = ", ".join(f"{task} {value:.3f}" for task, value in epoch.validation_auc.items())
-        say(f"{name} epoch {epoch.epoch}: validation score {epoch.score:.4f} (1 = base rate only), AUC {aucs}")
+        say(f"epoch {epoch.epoch}: validation score {epoch.score:.4f} (1 = base rate only), AUC {aucs}")
 
     recipe = replace(config.named(name), width=contract.training.width)
     artifact.save(path, name, training.train(recipe, contract, fit, stop, checkpoint=checkpoint, report=report))

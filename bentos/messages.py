@@ -59,7 +59,11 @@ class RankRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class RankResponse(Struct, frozen=True):
-    """Columns in rank order. `index` is each one's place in the request; `score` the weighted sum of `probabilities`."""
+    """Columns in rank order. `index` is each one's place in the request; `score` the weighted sum of `probabilities`.
+
+    `unknown_items`: those of the items, in rank order, that the model has not seen in training; what they get is the guess
+    for any new item with such features. `unknown_user`: likewise of the user, whose history counts all the same.
+    """
 
     request_id: str
     model: str
@@ -67,6 +71,8 @@ class RankResponse(Struct, frozen=True):
     index: list[int]
     score: list[float]
     probabilities: dict[str, list[float]]
+    unknown_user: bool
+    unknown_items: list[int | str]
 
 
 class Told(Struct, forbid_unknown_fields=True, frozen=True):

@@ -61,8 +61,8 @@ class OnlineHistories:
 
     def counts_from(self, event: Event) -> int:
         """When the event enters a history: at its time, in the log's resolution; in an exposure log once it is known."""
-        waits = round(3_600_000 * self.contract.behaviours[event.behaviour].horizon_hours)
-        return resolved(self.contract, event.time + waits)
+        hours, day = self.contract.behaviours[event.behaviour].horizon_hours, self.contract.day_of(event.time)
+        return resolved(self.contract, event.time) + self.contract.wait_ms(hours, day)
 
     def _take(self, event: Event) -> None:
         features = tuple(event.item_features.get(name, NULL_KEY) for name in self.contract.item_columns[1:])

@@ -91,8 +91,11 @@ class Ranking:
         score = probability @ np.array(list(self.weights.values()))
         order = np.argsort(-score, kind="stable")
         request_id = uuid.uuid4().hex
+        known = self.ranker.vocabulary.rows("item", requests.item[:, 0]) > 0
+        unknown_user = bool(self.ranker.vocabulary.rows("user", requests.user[:, 0])[0] == 0)
         if self.log is not None:
-            self.log.append(self._prediction(request_id, time, requests, probability, score))
+            unknown = (unknown_user, int((~known).sum()))
+            self.log.append(self._prediction(request_id, time, requests, probability, score, *unknown))
         return RankResponse(
             request_id,
             self.tag,
@@ -100,6 +103,8 @@ class Ranking:
             order.tolist(),
             score[order].tolist(),
             {task: probability[order, place].tolist() for place, task in enumerate(self.ranker.tasks)},
+            unknown_user,
+            [request.item_ids[place] for place in order if not known[place]],
         )
 
     def requests(self, request: RankRequest, time: int) -> Requests:
@@ -215,9 +220,15 @@ class Ranking:
         return out
 
     def _prediction(
-        self, request_id: str, time: int, requests: Requests, probability: NDArray[np.float64], score: NDArray[np.float64]
+        self,
+        request_id: str,
+        time: int,
+        requests: Requests,
+        probability: NDArray[np.float64],
+        score: NDArray[np.float64],
+        unknown_user: bool,
+        unknown_items: int,
     ) -> Prediction:
-        vocabulary = self.ranker.vocabulary
         lengths = (requests.end - requests.start)[0].tolist()
         return Prediction(
             request_id,
@@ -232,8 +243,8 @@ class Ranking:
             score.tolist(),
             {task: probability[:, place].tolist() for place, task in enumerate(self.ranker.tasks)},
             dict(zip(self.contract.actions, lengths, strict=True)),
-            bool(vocabulary.rows("user", requests.user[:, 0])[0] == 0),
-            int((vocabulary.rows("item", requests.item[:, 0]) == 0).sum()),
+            unknown_user,
+            unknown_items,
         )
 
 

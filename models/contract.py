@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
@@ -103,6 +104,11 @@ class Contract(Section):
             if not events and (behaviour.values or not behaviour.when):
                 raise ValueError(
                     f"behaviours.{name}: an exposure log needs 'when' (a label column or comparison), not 'values'"
+                )
+            if self.time.resolution == "day" and behaviour.horizon_hours % 24:
+                raise ValueError(
+                    f"behaviours.{name}.horizon_hours: {behaviour.horizon_hours:g} came, and a log whose times are days "
+                    "can only tell whole ones; a multiple of 24, not less than it takes"
                 )
             for value in map(str, behaviour.values):
                 if value in raw:
@@ -264,9 +270,31 @@ class Contract(Section):
         return datetime.fromtimestamp(time_ms / 1000, self.zone).date()
 
     @property
-    def horizon_ms(self) -> int:
-        """The longest wait until a sample's labels are known."""
-        return round(3_600_000 * max(t.horizon_hours for t in self.tasks.values()))
+    def horizon_days(self) -> int:
+        """Calendar days after its own until a sample's labels are known: the longest horizon, in days begun.
+
+        Days and not hours, so that every day has its turn also where the clocks change (`known_before`).
+        """
+        return max(math.ceil(task.horizon_hours / 24) for task in self.tasks.values())
+
+    def wait_ms(self, hours: float, day: date | str) -> int:
+        """From a moment of local `day` to `hours` later; on a log of days: to the start of so many whole days later."""
+        if self.time.resolution != "day":
+            return round(3_600_000 * hours)
+        day = date.fromisoformat(day) if isinstance(day, str) else day
+        return self.day_start(day + timedelta(days=hours // 24)) - self.day_start(day)
+
+    def label_days(self, day: date | str) -> list[str]:
+        """The days that hold the labels of `day`'s samples: itself and the `horizon_days` after it."""
+        day = date.fromisoformat(day) if isinstance(day, str) else day
+        return [str(day + timedelta(days=n)) for n in range(self.horizon_days + 1)]
+
+    def known_before(self, hours: float, day: date | str) -> int:
+        """Epoch ms: labels of `day` with this horizon are known when its `label_days` end, if their samples are before this.
+
+        All are, unless clocks that go forward make those days shorter than the horizon: then the last hour's are not.
+        """
+        return self.day_end(self.label_days(day)[-1]) - self.wait_ms(hours, day)
 
     def days(self, last: date | None = None) -> list[str]:
         """The calendar's days up to `last_day` or `last`, the earlier of the two that are given."""
@@ -277,14 +305,12 @@ class Contract(Section):
 
     def mature(self, day: date | str, last_ingested: date | str) -> bool:
         """Whether every label of `day`'s samples is known once `last_ingested` and all days before it are in."""
-        return self.day_end(day) + self.horizon_ms <= self.day_end(last_ingested)
+        return self.label_days(day)[-1] <= str(last_ingested)
 
     def training_days(self, judged_day: date | str) -> list[str]:
-        """Days of samples for training and, last, for early stopping: base time + horizon ≤ start of `judged_day`."""
+        """Days of samples for training and, last, for early stopping: those whose `label_days` end before `judged_day`."""
         judged = date.fromisoformat(judged_day) if isinstance(judged_day, str) else judged_day
-        newest = judged - timedelta(days=1)
-        while self.day_end(newest) + self.horizon_ms > self.day_start(judged):
-            newest -= timedelta(days=1)
+        newest = judged - timedelta(days=1 + self.horizon_days)
         oldest = max(self.calendar.first_day, newest - timedelta(days=self.training.window_days - 1))
         return [str(oldest + timedelta(days=n)) for n in range((newest - oldest).days + 1)]
 

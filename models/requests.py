@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 MASKED = -1
-"""A label that says nothing: its task is conditional on another that did not happen."""
+"""A label that says nothing: its task is conditional on another that did not happen, or it was not known in time."""
 
 NULL_KEY = np.iinfo(np.int64).min
 """The key of a missing feature; no vocabulary holds it, so it becomes row 0, 'unknown'."""

@@ -7,6 +7,7 @@ says which candidates there are.
 
 from __future__ import annotations
 
+import math
 import warnings
 from datetime import date, timedelta
 from types import ModuleType
@@ -104,10 +105,10 @@ def window(contract: Contract, asset: str, dependency: str) -> dg.PartitionMappi
     day = contract.calendar.first_day + timedelta(days=10_000)
     read = [day]
     if dependency == "events" and asset in ("samples", "outcomes"):
-        read = [day, contract.day_of(contract.day_end(day) - 1 + contract.horizon_ms)]
+        read = [date.fromisoformat(d) for d in contract.label_days(day)]
     elif dependency == "events" and asset == "histories":
         delay = max(b.horizon_hours for b in contract.behaviours.values())
-        read = [contract.day_of(contract.day_start(day) - round(delay * 3_600_000)), day]
+        read = [day - timedelta(days=math.ceil(delay / 24)), day]
     elif asset in jobs.trained(contract):
         trained = contract.training_days(day)
         read = [

@@ -202,7 +202,7 @@ def serve(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, port: Port 
     reigning = registry.champion(place)
     if reigning is None:
         raise ValueError(f"no champion of {contract.name} in {place.root}; make one first: make demo{_again(dataset, home)}")
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)  # a command that is cut in two cannot be pasted
     with served.start(place, reigning.bento, port=port, say=lambda text: console.print(f"  {text}", markup=False)) as service:
         console.print(f"{reigning.tag} answers, for example:", markup=False)
         user = '"somebody"' if "user" in contract.columns.text else "1"
@@ -276,8 +276,11 @@ def reports(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, port: Por
     contract, place = _place(dataset, home)
     served.require_free(port)
     if not place.drift_project.is_dir():
+        others = ", ".join(sorted(path.parent.name for path in place.root.glob("*/reports") if any(path.iterdir())))
         raise ValueError(
-            f"no drift report of {contract.name} in {place.root}; make one first: make demo{_again(dataset, home)}"
+            f"no drift report of {contract.name} in {place.root}"
+            + (f", but of {others}: say so with DATASET=" if others else "")
+            + f"; make one first: make demo{_again(dataset, home)}"
         )
     address = f"http://127.0.0.1:{port}"
     print(

@@ -7,7 +7,7 @@ a scheduled run takes the part and the day that it needs; run whole from the UI 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 
@@ -80,8 +80,8 @@ def backfill_history(contract: Contract) -> dg.UnresolvedAssetJobDefinition:
 
 def ingested_with(contract: Contract, day: str) -> tuple[str, str]:
     """The range of base days to make when `day` comes in: it holds labels of the samples of the days just before it."""
-    waits = contract.day_of(contract.day_end(day) - 1 + contract.horizon_ms) - date.fromisoformat(day)
-    return str(max(contract.calendar.first_day, date.fromisoformat(day) - waits)), day
+    first = date.fromisoformat(day) - timedelta(days=contract.horizon_days)
+    return str(max(contract.calendar.first_day, first)), day
 
 
 def day_tags(first: str, last: str) -> dict[str, str]:

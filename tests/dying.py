@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,9 +39,18 @@ class Dying:
     @classmethod
     @contextmanager
     def started(cls) -> Iterator[Dying]:
-        with subprocess.Popen(
-            [sys.executable, "-m", "tests.dying"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as process:
+        command = [sys.executable, "-m", "tests.dying"]
+        with (
+            TemporaryDirectory() as scratch,  # what the killed leave there of BentoML's goes with it
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | {"TMPDIR": scratch},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as process,
+        ):
             try:
                 yield cls(process)
             finally:

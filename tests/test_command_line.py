@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import psutil
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from assets import registry, simulator
+from assets import registry, served, simulator
 from assets.served import free_port
-from models.contract import load
+from bentos import messages
+from bentos.fields import id_keys
+from models.contract import DATASETS, load
 from models.home import Home
-from orchestration import log_source
+from orchestration import log_source, summary
 from orchestration.command_line import app, main
 from orchestration.progress import Progress
 
@@ -216,6 +226,73 @@ def test_the_root_script_works_from_any_folder(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stderr
     assert "no champion yet" in told.stdout
     assert {p.name for p in tmp_path.iterdir()} == {"models"}, "listing writes nothing"
+
+
+@pytest.mark.parametrize("text", [(), ("user",), ("item",), ("user", "item")])
+def test_the_example_of_serve_is_one_line_that_the_service_takes(
+    text: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contract = tmp_path / "shop.toml"
+    taobao = (DATASETS / "taobao.toml").read_text()
+    contract.write_text(taobao.replace("[columns]", f"[columns]\ntext = {json.dumps(text)}"))
+    monkeypatch.setenv("COLUMNS", "40")
+    champion = SimpleNamespace(bento="dtrn-taobao:1", tag="dtrn-taobao:2017-12-02-dtrn-0000000000")
+    monkeypatch.setattr(registry, "champion", lambda home: champion)
+
+    class Service:
+        url, log = "http://127.0.0.1:3001", tmp_path / "service.log"
+
+        def wait(self) -> int:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def start(*_: Any, **__: Any) -> Iterator[Service]:
+        yield Service()
+
+    monkeypatch.setattr(served, "start", start)
+    monkeypatch.setattr("sys.argv", ["dtrn", "serve", "--dataset", str(contract), "--home", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if "/rank" in one]
+    body = shlex.split(line)[-1]
+    asked = messages.decode(body.encode(), msgspec.json.Decoder(messages.RankRequest))
+    terms = load(str(contract))
+    assert len(id_keys(terms, "user", [asked.user_id], "user_id")) == 1
+    assert len(id_keys(terms, "item", asked.item_ids, "item_ids[]")) == len(set(asked.item_ids)) > 1
+
+
+def test_reports_of_another_data_set_are_pointed_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, told = said(monkeypatch, capsys, "reports", "--home", str(tmp_path), "--port", str(free_port()))
+    assert status == 1
+    assert re.search(r"no drift report of simulated in \S+; make one first: make demo DTRN_HOME=", told)
+    (tmp_path / "news" / "reports").mkdir(parents=True)
+    (tmp_path / "news" / "reports" / "drift-2024-04-02.html").touch()
+    _, told = said(monkeypatch, capsys, "reports", "--home", str(tmp_path), "--port", str(free_port()))
+    assert "no drift report of simulated" in told
+    assert "but of news: say so with DATASET=" in told
+
+
+def test_the_table_of_a_demo_is_as_wide_as_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = "bought_within_a_week_of_the_first_view"
+    measured = {
+        "auc": 0.7123, "auc_low": 0.701, "auc_high": 0.734, "gauc": 0.645, "gauc_users_share": 0.98, "gauc_rows_share": 0.99,
+        "logloss": 0.3456, "ece": 0.0123, "positives": 12_345_678,
+    }  # fmt: skip
+    models = {"dtrn": {task: measured}, "popularity": {task: measured | {"auc": 0.5}}}
+    monkeypatch.setattr(summary.evaluation, "read", lambda home, day: {"models": models})
+    verdict = {"judged_day": "2026-04-01", "promote": False, "reasons": ["No model is promoted."]}
+    told = {
+        "dataset": "shop", "verdict": verdict, "served": None, "parity": None, "champion": None, "drift_report": None,
+        "rows_in": 1, "rows_valid": 1, "rows_quarantined": 0, "samples": 1, "days": 1,
+    }  # fmt: skip
+    out = StringIO()
+    summary.show(Console(file=out, width=80), Home(tmp_path, "shop"), told, serve="")
+    rows = [line.split() for line in out.getvalue().splitlines() if "0.3456" in line]
+    figures = ["0.701–0.734", "0.645", "98%", "99%", "0.3456", "0.0123"]
+    assert rows == [[task, "dtrn", "0.7123", *figures, "12,345,678"], ["popularity", "0.5000", *figures]]
 
 
 def test_make_lists_every_command() -> None:

@@ -92,6 +92,15 @@ def test_conditions_that_go_round_in_a_circle_are_refused() -> None:
         logs.contract(logs.EXPOSURES, tasks=tasks)
 
 
+def test_on_a_log_of_days_an_action_is_known_after_whole_days() -> None:
+    behaviours: dict[str, Any] = {"view": {"when": "clicked", "horizon_hours": 12}}
+    by_date = {**logs.EXPOSURES, "time": logs.DATES["time"], "context": {}}
+    with pytest.raises(ValueError, match=r"behaviours\.view\.horizon_hours: 12 came, and a log whose times are days"):
+        logs.contract(by_date, behaviours=behaviours)
+    behaviours["view"]["horizon_hours"] = 24
+    assert logs.contract(by_date, behaviours=behaviours).behaviours["view"].horizon_hours == 24
+
+
 def test_an_unknown_data_set_names_those_that_there_are() -> None:
     with pytest.raises(ContractError, match=r"nowhere\.toml: no such contract.*simulated.*taobao"):
         load("nowhere")
@@ -109,7 +118,7 @@ def test_no_training_label_looks_into_the_judged_day() -> None:
     taobao = load("taobao")
     assert taobao.training_days("2017-12-02") == [f"2017-11-{d}" for d in range(25, 31)]
     for day in taobao.training_days("2017-12-02"):
-        assert taobao.day_end(day) + taobao.horizon_ms <= taobao.day_start("2017-12-02")
+        assert taobao.day_end(day) + 24 * 3_600_000 <= taobao.day_start("2017-12-02")
     assert taobao.mature("2017-12-02", "2017-12-03")
     assert not taobao.mature("2017-12-03", "2017-12-03")
     assert taobao.training_days("2017-11-25") == []

@@ -27,6 +27,8 @@ GROUPS = {
     "packaging": {"packaged_model", "bento", "parity", "champion"},
     "monitoring": {"predictions", "outcomes", "drift"},
 }
+# The day on which the windows are measured, 10,000 days on, is 2047-04-01: the day before it has 23 hours.
+AFTER_A_SHORT_DAY = logs.contract(logs.EVENTS, name="short", calendar={"first_day": "2019-11-14", "last_day": "2019-11-24"})
 OPEN = logs.contract(logs.EVENTS, name="open", calendar={"first_day": "2026-03-27"})
 
 
@@ -100,7 +102,7 @@ def test_a_calendar_without_end_holds_the_days_that_are_over() -> None:
 
 @pytest.mark.parametrize(
     "terms",
-    [load("simulated"), load("taobao"), logs.contract(logs.EVENTS), logs.contract(logs.EXPOSURES)],
+    [load("simulated"), load("taobao"), logs.contract(logs.EVENTS), logs.contract(logs.EXPOSURES), AFTER_A_SHORT_DAY],
     ids=lambda c: c.name,
 )
 def test_a_window_is_what_the_contract_says_it_is(terms: Contract) -> None:

@@ -192,6 +192,27 @@ def test_each_kind_of_field_shows_by_itself(
     assert snapshot.get_html_str(False).count("Drift in column") == len(fields)
 
 
+def test_a_list_is_one_field_and_the_weekday_none() -> None:
+    terms = logs.contract(
+        logs.EVENTS,
+        item_features={"brand": "b", "tags": {"column": "t", "kind": "text", "separator": ",", "most": 3}},
+        user_features={"likes": {"column": "l", "separator": ",", "most": 2}},
+    )
+    found = [name for name, kind in drift.kinds(terms).items() if kind in ("context", "item", "user")]
+    assert found == ["hour", "brand", "tags", "likes"]
+
+
+def test_of_a_list_each_entry_counts_alike_and_an_empty_slot_not() -> None:
+    lists = [[], [1], [2, 3], [4, 5, 6]] * 3000
+    slots = np.array([row + [NULL_KEY] * (3 - len(row)) for row in lists], np.int64)
+    drawn = drift.one_entry(slots).tolist()
+    assert all(entry in row if row else entry == NULL_KEY for entry, row in zip(drawn, lists, strict=True))
+    for row in lists[:4]:
+        for entry in row:
+            assert drawn.count(entry) == pytest.approx(3000 / len(row), rel=0.1)
+    assert drawn == drift.one_entry(slots).tolist()
+
+
 def test_predictions_that_lack_what_the_model_reads_are_refused(
     shop: Shop, sides: tuple[dict[str, pd.DataFrame], pd.DataFrame]
 ) -> None:

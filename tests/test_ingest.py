@@ -145,7 +145,7 @@ def test_a_lost_piece_and_a_changed_contract_split_the_file_again(folder: Path) 
     (home.split(accepted.file) / f"day={DAY1}.parquet").unlink()
     assert ingest.accept(home, terms, str(path), SEEN)[0].fresh
     strict = contract(folder, repeats="duplicates")
-    with pytest.raises(ValueError, match=r"1\.csv: split under another contract; materialise log_files with this file"):
+    with pytest.raises(ValueError, match=r"1\.csv: split under another contract; run \./dtrn ingest .*with this file"):
         ingest.events(home, strict, DAY1)
     assert ingest.accept(home, strict, str(path), SEEN)[0].split.bad == {DAY1: {"duplicate": 1}}
     assert len(home.ledger.read_text().splitlines()) == 1
@@ -222,7 +222,7 @@ def test_a_folder_a_glob_and_gzip_name_the_same_rows(folder: Path) -> None:
     assert ingest.totals(home, terms, str(folder / "in" / "**" / "*.csv*")) == everything
     assert ingest.totals(home, terms, str(folder / "in" / "2.csv")) == {"rows_in": 1, "rows_valid": 1, "rows_quarantined": 0}
     put(folder, "3.csv", row(4))
-    with pytest.raises(ValueError, match="was not ingested yet; materialise log_files"):
+    with pytest.raises(ValueError, match=r"was not ingested yet; run \./dtrn ingest first"):
         ingest.totals(home, terms, str(folder / "in"))
 
 

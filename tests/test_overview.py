@@ -93,6 +93,6 @@ def test_a_column_has_its_files_type_and_a_meaning(name: str, says: str, tmp_pat
 def test_a_check_of_the_days_file_says_what_to_do_and_a_block_says_it_itself() -> None:
     told = acceptance._said(acceptance.schema, {DAY: ([], ["no column user"])})
     assert told.startswith(f"{DAY}: expected [], found ['no column user']. ")
-    assert "materialise log_files and events of the day again" in told
+    assert "run ./dtrn ingest for the day again" in told
     block = "a.csv: 3 of 9 rows are bad; deliver the file again"
     assert acceptance._said(acceptance.bad_rows_within_limit, {DAY: ("within the limit", block)}).endswith(block)

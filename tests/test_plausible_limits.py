@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +53,23 @@ def test_unknown_behaviours_hold_up_to_their_share(tmp_path: Path, unknown: int,
     assert holds("unknown_behaviours", contract(tmp_path), replace(day, rows_in=0, unknown=0), [])
 
 
-@pytest.mark.parametrize(("nulls", "right"), [(0, True), (40, True), (41, False), (100, False)])
-def test_null_rates_hold_up_to_the_mean_and_the_rise(tmp_path: Path, nulls: int, right: bool) -> None:
-    shares = [(100, 20), (1000, 100), (10, 6)]  # the mean of the shares is 0.3
-    trailing = [numbers(n, events, brand={"nulls": found}) for n, (events, found) in enumerate(shares, 1)]
-    assert holds("null_rates", contract(tmp_path), numbers(4, brand={"nulls": nulls}, new={"nulls": 100}), trailing) is right
+@pytest.mark.parametrize("events", [1, 2, 4, 7, 8, 20, 100, 3000])
+def test_null_rates_hold_up_to_the_mean_and_the_rise_and_what_chance_adds(tmp_path: Path, events: int) -> None:
+    shares = [(100, 20), (1000, 100), (10, 6)]  # the mean of the shares is 0.3, and the rise 0.1
+    trailing = [numbers(n, rows, brand={"nulls": found}) for n, (rows, found) in enumerate(shares, 1)]
+
+    def chance(nulls: int) -> Fraction:
+        """Of so many nulls or more, where each row has one in two of five cases."""
+        many = sum(comb(events, n) * 2**n * 3 ** (events - n) for n in range(nulls, events + 1))
+        return Fraction(many, 5**events)
+
+    right = [
+        holds("null_rates", contract(tmp_path), numbers(4, events, brand={"nulls": n}, new={"nulls": events}), trailing)
+        for n in range(0, events + 1, max(1, events // 100))
+    ]
+    expected = [chance(n) >= Fraction(1, 1000) for n in range(0, events + 1, max(1, events // 100))]
+    assert right == expected
+    assert all(right) == (events < 8)  # 0.4 ** 7 is more than a thousandth, 0.4 ** 8 less
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -249,3 +250,13 @@ def test_the_assets_say_what_they_did(copied: Home, promote: bool, monkeypatch: 
     else:
         assert set(days_told.values()) == {"the champion stays"}
         assert registry.champion(copied) is None
+
+
+@pytest.mark.parametrize(("days", "prefix"), [(["2026-03-30"], ""), (["2026-03-29", "2026-03-30"], "2026-03-30: ")])
+def test_what_was_made_is_told_in_words(days: list[str], prefix: str) -> None:
+    lines: list[str] = []
+    context: Any = SimpleNamespace(partition_keys=days, log=SimpleNamespace(info=lines.append))
+    found = lake.Manifest("parity", "2026-03-30", {}, "", "", "", detail={"rows": 12, "max_difference": 2e-7})
+    packaging._told(context, {**dict.fromkeys(days), "2026-03-30": (found, False)})
+    assert lines[-1] == f"{prefix}rows 12, max difference 2e-07 (unchanged)"
+    assert lines[:-1] == [f"2026-03-29: {packaging.STAYS}"] * (len(days) - 1)

@@ -103,7 +103,18 @@ def door(home: Home, terms: Contract) -> tuple[Ranking, Callable[[], httpx.Clien
     return ranking, lambda: TestClient(app)
 
 
-@pytest.mark.parametrize("base", [logs.EVENTS, logs.DATES, logs.EXPOSURES], ids=["events", "dates", "exposures"])
+BY_DATE = {
+    **logs.EXPOSURES,
+    "time": logs.DATES["time"],
+    "context": {"derived": ["weekday"], "columns": {"position": "position"}},
+    "behaviours": {"view": {"when": "clicked"}, "buy": {"when": "stars >= 4", "horizon_hours": 48}},
+}
+"""A day's actions are known two days later, and the clocks change between the one and the other."""
+
+
+@pytest.mark.parametrize(
+    "base", [logs.EVENTS, logs.DATES, logs.EXPOSURES, BY_DATE], ids=["events", "dates", "exposures", "exposures_by_date"]
+)
 def test_what_is_ranked_online_is_what_the_samples_hold(tmp_path: Path, base: dict[str, Any]) -> None:
     terms = logs.contract(base)
     home = Home(tmp_path, terms.name)

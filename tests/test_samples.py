@@ -250,7 +250,7 @@ def test_a_conditional_label_follows_the_whole_chain_of_conditions() -> None:
     )
     columns: dict[str, Any] = {n: np.zeros(4, np.int64) for n in ("user", "time", "item", "category", "position", "sampled")}
     columns |= {f"label_{t}": np.array(v) for t, v in {"a": [0, 1, 1, 0], "b": [1, 0, 1, 1], "c": [1, 1, 1, 0]}.items()}
-    out = samples._finished(terms, columns)
+    out = samples._finished(terms, "2026-03-30", columns)
     assert [out[f"label_{t}"].tolist() for t in "abc"] == [[0, 1, 1, 0], [-1, 0, 1, -1], [-1, -1, 1, -1]]
 
 

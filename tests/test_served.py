@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 
 import psutil
 import pytest
@@ -37,7 +38,9 @@ def test_a_killed_service_loses_no_line_and_knows_again(copied: Home) -> None:
     with served.start(copied, bento) as running:
         running.tell([{"user_id": 77, "item_id": 101, "behaviour": "view"}])
         running.rank({"user_id": 77, "item_ids": [101]})
-        workers = psutil.Process(running.process.pid).children(recursive=True)
+        supervisor = psutil.Process(running.process.pid)
+        workers, temporary = supervisor.children(recursive=True), Path(supervisor.environ()["TMPDIR"])
+        assert {p.name.split("-")[0] for p in temporary.iterdir()} == {"bentoml"}
         running.process.kill()
         running.process.wait()
     assert workers
@@ -46,6 +49,7 @@ def test_a_killed_service_loses_no_line_and_knows_again(copied: Home) -> None:
         running.rank({"user_id": 77, "item_ids": [101]})
     assert [line["history_length"]["view"] for line in logged(copied)] == [1, 1]
     assert not list(copied.staging.iterdir())
+    assert not temporary.exists(), "what a killed service leaves"
 
 
 def test_a_service_that_cannot_start_says_why(copied: Home) -> None:

@@ -72,8 +72,13 @@ def test_the_unknown_are_ranked_as_unknown(home: Home, ranking: Ranking) -> None
     assert got["index"] == [0, 1]  # equal ones stay as they came
     line = logged(home)[-1]
     assert (line["unknown_user"], line["unknown_items"], line["history_length"]) == (True, 2, {"view": 0, "buy": 0})
-    client.post("/rank", json={"user_id": 2, "item_ids": [101], "time": NOON})
+    assert (got["unknown_user"], got["unknown_items"]) == (True, [-7, 10**15])
+    got = client.post("/rank", json={"user_id": 2, "item_ids": [101], "time": NOON}).json()
     assert (logged(home)[-1]["unknown_user"], logged(home)[-1]["unknown_items"]) == (False, 0)
+    assert (got["unknown_user"], got["unknown_items"]) == (False, [])
+    got = client.post("/rank", json={"user_id": 2, "item_ids": [-7, 101, -9, 205, -7], "time": NOON}).json()
+    assert got["unknown_items"] == [item for item in got["item_ids"] if item < 0]
+    assert len(got["unknown_items"]) == 3
 
 
 def test_features_left_out_are_those_last_seen_and_given_ones_win(home: Home, ranking: Ranking) -> None:
