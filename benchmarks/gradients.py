@@ -25,7 +25,7 @@ from models.contract import Contract
 from models.embeddings import Shape
 from models.network import Network
 from models.requests import Requests
-from models.training import optimiser_of
+from models.training import learn, optimiser_of
 from models.vocabulary import Vocabulary
 
 POINTS = 24
@@ -60,7 +60,7 @@ def per_task(network: Network, batches: Sequence[Batch]) -> list[list[Tensor]]:
             grads = torch.autograd.grad(losses[t], parameters, retain_graph=t + 1 < network.tasks, allow_unused=True)
             for total, grad in zip(sums[t], grads, strict=True):
                 if grad is not None:
-                    total += grad / len(batches)
+                    total += grad.to_dense() / len(batches)
     return sums
 
 
@@ -93,13 +93,12 @@ def angles(recipe: Recipe, contract: Contract, training: Requests, epochs: int, 
             if step in looks:
                 drawn = np.random.default_rng([settings.seed, 0, step]).permutation(len(order))
                 seen = itertools.islice(loader.batches(settings.batch_samples, drawn), BATCHES)
+                optimiser.settle()
                 gradients = per_task(network, list(seen))
                 found["epoch"].append(step * epochs / steps)
                 for s, t in pairs:
                     found["cosines"][f"{names[s]}, {names[t]}"].append(cosine(gradients[s], gradients[t]))
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(network.loss(batch, weight)[0])
-            optimiser.step()
+            learn(network, optimiser, batch, weight)
             step += 1
         say(f"    epoch {epoch}: cosines {', '.join(f'{k} {_shown(v)}' for k, v in found['cosines'].items())}")
     return found

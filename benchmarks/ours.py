@@ -24,7 +24,8 @@ from models.contract import Contract
 from models.embeddings import Shape
 from models.heads.mmoe import MMoE
 from models.network import Network
-from models.training import optimiser_of
+from models.optimiser import Deferred
+from models.training import learn, optimiser_of
 from models.vocabulary import Vocabulary
 
 EXPERTS, EXPERT_WIDTHS, TOWER, WIDTH = 4, (128, 64), 16, 16
@@ -40,6 +41,7 @@ class NormedMMoE(MMoE):
     def __init__(self, recipe: Recipe, shape: Shape, inputs: int) -> None:
         super().__init__(recipe, shape, inputs)
         wide, narrow = recipe.expert_widths
+        self.count = recipe.experts
         self.norm_first = nn.BatchNorm1d(recipe.experts * wide)
         self.norm_second = nn.BatchNorm1d(recipe.experts * narrow)
         self.norm_gate = nn.BatchNorm1d(shape.tasks * recipe.experts)
@@ -47,7 +49,7 @@ class NormedMMoE(MMoE):
 
     def forward(self, x_SBI: Tensor) -> Tensor:
         """As `MMoE`, of one stream (1, B, inputs)."""
-        x, experts = x_SBI.squeeze(0), self.experts
+        x, experts = x_SBI.squeeze(0), self.count
         hidden = torch.relu(self.norm_first(self.first(x))).view(len(x), experts, -1).transpose(0, 1)
         out = torch.relu(_normed(self.norm_second, self.second(hidden)))  # (E, B, narrow)
         gates = _normed(self.norm_gate, torch.matmul(x, self.gate)).softmax(-1)  # (T, B, E)
@@ -65,8 +67,8 @@ def _normed(norm: nn.BatchNorm1d, x_GBI: Tensor) -> Tensor:
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe `mmoe` or `dtrn` with the benchmark's widths."""
-    return replace(RECIPES[name], width=WIDTH, experts=EXPERTS, expert_widths=EXPERT_WIDTHS, tower=TOWER)
+    """The recipe `mmoe` or `dtrn` with the benchmark's widths, and without matches, which the peer does not read either."""
+    return replace(RECIPES[name], matches=False, width=WIDTH, experts=EXPERTS, expert_widths=EXPERT_WIDTHS, tower=TOWER)
 
 
 def network_of(name: str, shape: Shape, seed: int) -> Network:
@@ -85,17 +87,37 @@ def shape_of(contract: Contract, vocabulary: Vocabulary, items: int) -> Shape:
     return replace(shape, item=(max(items + 1, shape.item[0]), *shape.item[1:]))
 
 
+def adam_over_all(network: Network, *, learning_rate: float, embedding_decay: float) -> torch.optim.Optimizer:
+    """Adam, every row of every table at every step, and the trainer's decay of the id tables, as plain torch does them."""
+    ids = network.id_tables()
+    rest = [p for p in network.parameters() if all(p is not table for table in ids)]
+    groups = [
+        {"params": ids, "weight_decay": embedding_decay / learning_rate},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+
+
+def plain_step(network: Network, optimiser: torch.optim.Optimizer, batch: Batch, weight: Tensor) -> Tensor:
+    """As `models.training.learn`, with gradients of whole tables."""
+    optimiser.zero_grad(set_to_none=True)
+    loss, per_task = network.loss(batch, weight)
+    torch.autograd.backward(loss)
+    for table in network.id_tables():
+        table.grad = None if table.grad is None else table.grad.to_dense()
+    optimiser.step()
+    return per_task.detach()
+
+
 def train_on(network: Network, optimiser: torch.optim.Optimizer, batches: Iterator[Batch]) -> float:
     """One pass, as the trainer makes it; the mean loss."""
     weight = torch.ones(network.tasks)
-    losses = []
-    for batch in batches:
-        optimiser.zero_grad(set_to_none=True)
-        loss, _ = network.loss(batch, weight)
-        torch.autograd.backward(loss)
-        optimiser.step()
-        losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
+    if isinstance(optimiser, Deferred):
+        losses = [learn(network, optimiser, batch, weight) for batch in batches]
+        optimiser.settle()
+    else:
+        losses = [plain_step(network, optimiser, batch, weight) for batch in batches]
+    return float(torch.stack(losses).sum(1).mean())
 
 
 class Trainer:
@@ -143,8 +165,10 @@ class Trainer:
     def _made(self, what: str) -> tuple[nn.Module, torch.optim.Optimizer]:
         if what not in self.made:
             network = network_of(what.removesuffix("-padded"), self.shape, self.seed)
-            optimiser = optimiser_of(network, learning_rate=TERMS.learning_rate, embedding_decay=TERMS.embedding_decay)
-            self.made[what] = PlainDTRN(network) if what == "dtrn-padded" else network, optimiser
+            padded = what == "dtrn-padded"
+            made = adam_over_all if padded else optimiser_of
+            optimiser = made(network, learning_rate=TERMS.learning_rate, embedding_decay=TERMS.embedding_decay)
+            self.made[what] = PlainDTRN(network) if padded else network, optimiser
         return self.made[what]
 
     def _fast(self, network: Network, optimiser: torch.optim.Optimizer, order: Any, random: np.random.Generator) -> float:

@@ -51,9 +51,9 @@ def collate(requests: Requests, length: int) -> Padded:
         gap.append(np.where(seconds < 1, 0, 1 + np.floor(np.log2(np.maximum(seconds, 1)))).clip(0, GAPS - 1))
     return Padded(
         _rows(requests.user[request]),
-        _rows(requests.item),
+        _rows(requests.item.clip(0)),
         _rows(requests.context),
-        _rows(np.stack(token, axis=1)),
+        _rows(np.stack(token, axis=1).clip(0)),
         _rows(np.stack(gap, axis=1)),
         _rows(np.broadcast_to(step, present.shape)),
         torch.from_numpy(present),
@@ -126,7 +126,7 @@ class PlainDTRN(nn.Module):
 
     def _head(self, x: Tensor, task: int) -> Tensor:
         head = self.network.head
-        hidden = torch.relu(head.first(x)).view(len(x), head.experts, -1)
+        hidden = torch.relu(head.first(x)).view(len(x), head.gate.shape[-1], -1)
         experts = [
             torch.relu(hidden[:, e] @ weight + bias)
             for e, (weight, bias) in enumerate(zip(head.second.weight, head.second.bias, strict=True))

@@ -15,10 +15,9 @@ import torch
 from scipy import stats
 
 from benchmarks import exposures
-from benchmarks.ours import network_of, shape_of, train_on
+from benchmarks.ours import adam_over_all, network_of, shape_of, train_on
 from models.batches import Loader
 from models.metrics import auc
-from models.network import Network
 from models.requests import Requests
 from models.training import optimiser_of, predict
 from models.vocabulary import Vocabulary
@@ -49,17 +48,6 @@ def one_by_one(requests: Requests) -> Requests:
         start=requests.start[each],
         end=requests.end[each],
     )
-
-
-def adam_over_all(network: Network, *, learning_rate: float, embedding_decay: float) -> torch.optim.Optimizer:
-    """Adam, every row of every table at every step, and the trainer's decay of the id tables, as plain torch does them."""
-    ids = network.id_tables()
-    rest = [p for p in network.parameters() if all(p is not table for table in ids)]
-    groups = [
-        {"params": ids, "weight_decay": embedding_decay / learning_rate},
-        {"params": rest, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=False)
 
 
 FAST = Way("whole requests, the trainer's optimiser", lambda requests: requests, optimiser_of)

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 LONGEST = 512
 """Steps after which ρ^k no longer adds to a float64 (0.9005^512 < 1e-23)."""
 
+CHUNK = 8192
+"""Rows that `settle` works on at once."""
+
 
 class Deferred(torch.optim.AdamW):
     """AdamW; the parameters in `tables` have row-sparse gradients, and `share` of every row is taken a step.
@@ -60,20 +63,29 @@ class Deferred(torch.optim.AdamW):
 
     @torch.no_grad()
     def prepare(self, rows: list[Tensor]) -> None:
-        """Bring these rows of each table up to date; distinct."""
-        wait = torch.arange(self.now - self.first, -1, -1, dtype=torch.float64)  # t - s, for each s since `first`
+        """Bring these rows of each table up to date; ascending, distinct."""
         self.read = rows
-        factors = torch.stack([(1 - self.share) ** wait, -self.lr * self.owed, self.beta1**wait, self.beta2**wait])
+        factors = self._factors()
         for table, read, last in zip(self.tables, rows, self.last, strict=True):
-            state, since = self.state[table], last[read]
-            keep, move, fade1, fade2 = factors.to(table)[:, since - self.first, None]
-            m, v = state["exp_avg"].index_select(0, read), state["exp_avg_sq"].index_select(0, read)
-            floor = self.eps * (1 - self.beta2 ** since[:, None].clamp(min=1)).sqrt()
-            moved = table.index_select(0, read).mul_(keep).addcdiv_(move * m, v.sqrt().add_(floor))
-            table.index_copy_(0, read, moved)
-            state["exp_avg"].index_copy_(0, read, m.mul_(fade1))
-            state["exp_avg_sq"].index_copy_(0, read, v.mul_(fade2))
+            whole = table, self.state[table]["exp_avg"], self.state[table]["exp_avg_sq"]
+            row, m, v = (tensor.index_select(0, read) for tensor in whole)
+            self._catch_up(row, m, v, last[read], factors.to(table))
+            for tensor, part in zip(whole, (row, m, v), strict=True):
+                tensor.index_copy_(0, read, part)
             last[read] = self.now
+
+    def _factors(self) -> Tensor:
+        """(4, steps since `first`): what θ, S·(-lr), m and v are multiplied by, for each last step s."""
+        wait = torch.arange(self.now - self.first, -1, -1, dtype=torch.float64)  # t - s
+        return torch.stack([(1 - self.share) ** wait, -self.lr * self.owed, self.beta1**wait, self.beta2**wait])
+
+    def _catch_up(self, rows: Tensor, m: Tensor, v: Tensor, since: Tensor, factors: Tensor) -> None:
+        """The closed form, in place, of rows whose last steps were `since`."""
+        keep, move, fade1, fade2 = factors[:, since - self.first, None]
+        floor = self.eps * (1 - self.beta2 ** since[:, None].clamp(min=1)).sqrt()
+        rows.mul_(keep).addcdiv_(move * m, v.sqrt().add_(floor))
+        m.mul_(fade1)
+        v.mul_(fade2)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -105,7 +117,13 @@ class Deferred(torch.optim.AdamW):
         gained = (self.beta1 / math.sqrt(self.beta2)) ** recent * (math.sqrt(unbiased2) / unbiased1)
         self.owed[len(self.owed) - 1 - len(recent) : -1] += gained
 
+    @torch.no_grad()
     def settle(self) -> None:
         """Bring every row up to date."""
-        self.prepare([torch.arange(len(table), device=table.device) for table in self.tables])
+        factors = self._factors()
+        for table, last in zip(self.tables, self.last, strict=True):
+            state = self.state[table]
+            for begin in range(0, len(table), CHUNK):  # small enough to stay in the cache from one factor to the next
+                part = slice(begin, begin + CHUNK)
+                self._catch_up(table[part], state["exp_avg"][part], state["exp_avg_sq"][part], last[part], factors.to(table))
         self._settled()

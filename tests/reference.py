@@ -154,7 +154,7 @@ def history(p: Parameters, root: str, requests: Requests, request: int, action: 
 
 
 def matches(p: Parameters, root: str, requests: Requests, request: int, sample: int, action: int, recipe: Recipe) -> Vector:
-    """A row for how many and one for how lately: of all events, and of those with the candidate's item, or one feature of it."""
+    """A row for how many and one for how lately: of all events, and of those with the candidate's item, or a feature of it."""
     own = [int(row) for row in requests.item[sample]]
     span = range(int(requests.start[request, action]), int(requests.end[request, action]))
     out = torch.zeros(recipe.width)
