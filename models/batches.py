@@ -58,8 +58,8 @@ class Batch:
     age (Q,) 0 for the newest event. Of ids only these rows are read: users (Nu,), items (Ni,), ascending; the first column of
     user, item and token is a place in them. match (B, A, 1 + Fi, 2): of all events of the history, and of those that have the
     candidate's item, and each of its features: how many there are (count bucket), and how long ago the last of them was
-    (time-gap bucket; 0 where there is none). place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in
-    the buckets' outputs laid end to end.
+    (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or gap). place[b, a] is 0 where
+    the history is empty, else 1 + the row of (bucket, n, r) in the buckets' outputs laid end to end.
     """
 
     user_UF: Tensor
@@ -153,6 +153,7 @@ class Loader:
             base, begin = base + looks.size, begin + token.size
         user, item = _dropped(part.user, dropout), _dropped(part.item, dropout)
         token_QF = _dropped(self.tokens[np.concatenate(tokens)], dropout)
+        tables = np.arange(match.shape[1] * match.shape[2]).reshape(*match.shape[1:3], 1)
         users, items = _localised([user]), _localised([item, token_QF])
         return Batch(
             torch.from_numpy(user),
@@ -167,7 +168,7 @@ class Loader:
             torch.from_numpy(np.concatenate(gaps)),
             torch.from_numpy(np.concatenate(ages)),
             buckets,
-            torch.from_numpy(match),
+            torch.from_numpy(match + tables * (COUNTS + GAPS) + [0, COUNTS]),
             torch.from_numpy(place),
         )
 

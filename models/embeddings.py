@@ -117,17 +117,12 @@ class Matches(nn.Module):
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
         super().__init__()
         columns = sum(shape.slots[len(shape.user) : len(shape.user) + len(shape.item)]) if shape.slots else len(shape.item)
-        kinds = torch.tensor([0, COUNTS])
-        begins = torch.arange(shape.actions * (1 + columns)).view(shape.actions, -1, 1) * (COUNTS + GAPS) + kinds
-        self.register_buffer("begin_AK2", begins, persistent=False)
-        self.table = nn.Parameter(torch.zeros(begins.shape[0] * begins.shape[1] * (COUNTS + GAPS), recipe.width))
+        self.table = nn.Parameter(torch.zeros(shape.actions * (1 + columns) * (COUNTS + GAPS), recipe.width))
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, A, D), exactly 0 for an empty history."""
-        assert isinstance(self.begin_AK2, Tensor)
-        samples, actions = batch.place_BA.shape
-        rows = (batch.match_BAK2 + self.begin_AK2).view(samples * actions, -1)
-        told = F.embedding_bag(rows, self.table, mode="sum").view(samples, actions, -1)
+        told = F.embedding_bag(batch.match_BAK2.flatten(2).flatten(0, 1), self.table, mode="sum")
+        told = told.view(*batch.place_BA.shape, -1)
         return told * (batch.place_BA > 0).unsqueeze(-1)
 
 

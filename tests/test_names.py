@@ -35,7 +35,7 @@ def test_short_names_mean_what_the_design_says() -> None:
         "shared-bottom": ("pooled", "shared-bottom"), "single-task": ("pooled", "single-task"),
         "stem": ("stem", "stem"), "stem-dmt": ("stem-dmt", "stem"),
         "pepnet": ("pepnet", "ppnet"), "pepnet-dmt": ("pepnet-dmt", "ppnet"),
-        **{name: (name, "mmoe") for name in names.VARIANTS if name.startswith(("dtrn", "dmt"))},
+        **{name: (name, "mmoe") for name in names.VARIANTS if name.startswith(("dtrn", "dmt", "pooled"))},
     }  # fmt: skip
     assert len({json.dumps(recipe.to_json()) for recipe in RECIPES.values()}) == len(RECIPES)  # no two are one model
 
@@ -66,7 +66,7 @@ def test_every_bottom_goes_with_every_head() -> None:
     ],
 )
 def test_an_unknown_name_says_what_is_known(name: str) -> None:
-    bottoms = r"dmt, dmt-senet, .*, dtrn, dtrn-.*, pepnet, .*, pooled, stem, stem-dmt"
+    bottoms = r"dmt, dmt-plain, .*, dtrn, dtrn-.*, pepnet, .*, pooled, pooled-plain, stem, stem-dmt"
     known = rf"is not a model; dtrn, dmt, .* bottom\+head with a bottom of {bottoms} and a head of .*single-task"
     with pytest.raises(ValueError, match=f"^'{re.escape(name)}' {known}"):
         named(name)
