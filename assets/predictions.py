@@ -34,14 +34,8 @@ def land(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool]
     One row per (request, item): `OWN`, the item, user and context fields as raw keys, p_<task> and history_length_<action>.
     `place` is the item's position in the request, from 0; `rank` that in the ranking, from 1. Sorted by (time, request_id,
     place). Counts: requests, items (as the lines tell them), rows (as written), duplicates (lines of this day whose request was
-    told before) and, of the whole inbox, left_out (lines cut off or of another format: they have no day). Raises ValueError
-    on clashing names.
+    told before) and, of the whole inbox, left_out (lines cut off or of another format: they have no day).
     """
-    names = _columns(contract)
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise ValueError(
-            f"predictions of {contract.name}: columns {twice} would be there twice; rename these fields in the contract"
-        )
     lines, left_out = _lines(home, contract)
     if lines is not None:
         lines = lines.filter(lines.time >= contract.day_start(day), lines.time < contract.day_end(day))

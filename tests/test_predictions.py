@@ -134,10 +134,10 @@ def test_a_day_without_lines_is_an_empty_partition_of_the_same_columns(home: Hom
     assert predictions.land(home, TERMS, DAY)[0].counts["left_out"] == 1
 
 
-def test_a_field_that_would_hide_a_column_is_refused_by_name(home: Home) -> None:
-    clashing = logs.contract(logs.EXPOSURES, user_features={"p_click": "level"})
-    with pytest.raises(ValueError, match=r"columns \['p_click'\] would be there twice; rename"):
-        predictions.land(home, clashing, DAY)
+@pytest.mark.parametrize("name", ["p_click", "history_length_view", *predictions.OWN])
+def test_a_contract_has_no_field_that_would_hide_a_column(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"\['{name}'\] used twice or reserved"):
+        logs.contract(logs.EXPOSURES, user_features={name: "level"})
 
 
 def test_the_check_sees_rows_that_are_not_there(tmp_path: Path) -> None:

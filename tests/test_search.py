@@ -246,7 +246,6 @@ def test_the_score_is_that_of_the_best_epoch_not_of_the_last(
 
     monkeypatch.setattr(searching, "train", worse_at_last)
     (record,) = run(logs[:1], tmp_path, models=("mmoe",), trials=1)
-    assert record["best_epoch"] == 2
-    assert record["epochs"] == 3
+    assert record["best_epoch"] < record["epochs"] == 3
     assert record["score"] < 1.5
     assert set(record["auc"]) == set(logs[0].contract.tasks)

@@ -68,7 +68,7 @@ def test_they_learn_the_taste_of_a_user(tmp_path: Path, name: str) -> None:
 
 def test_what_is_recorded_is_what_the_metrics_say_of_the_best_weights(tmp_path: Path) -> None:
     """The learning rate is high, so that later epochs are worse: the weights that come back are still the best epoch's."""
-    contract = terms(epochs=6, patience=6, learning_rate=0.05)
+    contract = terms(epochs=6, patience=6, learning_rate=0.2)
     told: list[Epoch] = []
     trained = fit(tmp_path, contract, report=told.append)
     assert told == trained.history
