@@ -10,12 +10,13 @@ import pandas as pd
 
 from assets import simulator
 from benchmarks import plan
+from benchmarks.leaderboard import do
 from benchmarks.measuring import Data
-from benchmarks.runs import Record, Run, Variant, Where
+from benchmarks.runs import Record, Run, Store, Variant, Where
 from benchmarks.search import Log
 from benchmarks.worlds import World
 from models import window
-from models.contract import load
+from models.contract import Contract, load
 from models.home import Home
 
 SETTING = {"learning_rate": 4e-3, "embedding_decay": 0.1, "embedding_std": 0.3}
@@ -24,6 +25,8 @@ TERMS = {"epochs": 2, "patience": 2, "seed": 3, "batch_samples": 256, "width": 8
 CONTRACT = load("simulated")
 TASKS = list(CONTRACT.tasks)
 PLAIN = Variant()
+SmallWorld = tuple[Where, Data]
+"""What `simulated` gives, as the fixture `small_world`."""
 
 Measured = dict[str, dict[str, Any]]
 
@@ -78,7 +81,7 @@ def of_day(aucs: dict[str, float], day: str, spread: float = 0.01, positives: in
 WORLD = World(seed=5, sign_conflict=1, selection_conflict=1, users=60, items=40, impressions=600)
 
 
-def simulated(root: Path) -> tuple[Where, Data]:
+def simulated(root: Path) -> SmallWorld:
     """A small world's first three days: trained on, stopped on and scored. Histories hold yesterday's clicks and carts."""
     home, days = Home(root, "simulated"), CONTRACT.days()[:3]
     sizes = {"users": WORLD.users, "items": WORLD.items, "impressions": WORLD.impressions, "seed": WORLD.seed}
@@ -99,3 +102,20 @@ def simulated(root: Path) -> tuple[Where, Data]:
 def _write(path: Path, frame: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(path, index=False)
+
+
+def runs(where: Where, *models: str, variant: Variant = PLAIN) -> list[Run]:
+    return [plan.run(where, model, TRIALS, variant, TERMS) for model in models]
+
+
+def done(asked: list[Run], world: SmallWorld, folder: Path, **options: Any) -> list[str]:
+    """Do these runs on the small world, kept in `folder`; what failed."""
+
+    def contract(where: Where) -> Contract:
+        return CONTRACT
+
+    return do(asked, Store(folder / "runs.jsonl"), lambda where: world[1], contract, folder / "scratch", **options)
+
+
+def kept(folder: Path) -> list[Record]:
+    return Store(folder / "runs.jsonl").records()

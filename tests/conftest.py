@@ -7,13 +7,18 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from assets import packaging, served
+from bentos.ranking import Ranking
 from models import artifact
 from models.home import Home
 from tests import demonstrated, judged, serving
+
+if TYPE_CHECKING:
+    from tests import board
 
 ENDED = pytest.StashKey[int]()
 
@@ -27,6 +32,18 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Home:
 @pytest.fixture(scope="session")
 def ranker(shown: Home) -> artifact.NeuralRanker:
     return artifact.load(shown.model("dtrn", serving.JUDGED))
+
+
+@pytest.fixture
+def asked(shown: Home, tmp_path: Path) -> Home:
+    """A home of the test's own, beside `shown`, that a service writes to."""
+    return serving.beside(shown, tmp_path)
+
+
+@pytest.fixture
+def ranking(asked: Home, ranker: artifact.NeuralRanker) -> Ranking:
+    """The service's state, over `asked`."""
+    return serving.opened(asked, ranker)
 
 
 @pytest.fixture(scope="session")
@@ -106,3 +123,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     sys.stderr.flush()
     if ENDED in config.stash:
         os._exit(config.stash[ENDED])
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> board.SmallWorld:
+    """A small simulated world as the leaderboard reads it. Not to be changed."""
+    from tests import board  # and with it the whole benchmark, which few tests need
+
+    return board.simulated(tmp_path_factory.mktemp("board"))

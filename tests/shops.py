@@ -13,6 +13,7 @@ from models.contract import Contract
 from models.embeddings import Shape
 from models.network import Network
 from models.requests import Requests, Sequences
+from models.training import train
 from tests import logs
 
 HOUR = 3_600_000
@@ -118,3 +119,12 @@ def shop(terms: Contract, day: str, *, seed: int, requests: int = 150, candidate
 def terms(**training: Any) -> Contract:
     """A contract of two tasks and two behaviours whose training section is quick."""
     return logs.contract(logs.EVENTS, training={"epochs": 3, "width": 8, "batch_samples": 200, "device": "cpu", **training})
+
+
+def cut_off(*arguments: Any, report: Any, **named: Any) -> Any:
+    """`models.training.train`, interrupted when it tells of its first epoch."""
+
+    def stop(epoch: Any) -> None:
+        raise KeyboardInterrupt
+
+    return train(*arguments, report=stop, **named)

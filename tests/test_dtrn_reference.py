@@ -216,13 +216,13 @@ def test_a_request_scores_alone_as_it_does_among_others(bottom: Any) -> None:
     ).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("bottom", bottoms())
-def test_half_precision_runs_and_stays_near(bottom: Any) -> None:
+@pytest.mark.parametrize(("bottom", "head"), [*((b, "mmoe") for b in bottoms()), *(("dtrn", h) for h in parts("heads"))])
+def test_half_precision_runs_and_stays_near(bottom: str, head: str) -> None:
     """What a GPU trains with, tried on the CPU: bfloat16 keeps 8 bits, so 2 % of a loss near ln 2."""
     sizes = Sizes(requests=30)
     batch = whole(encoded(sizes, 9))
     torch.manual_seed(9)
-    network = Network(small(bottom, width=16), sizes.shape)
+    network = Network(small(bottom, width=16, head=head), sizes.shape)
     exact, _ = network.loss(batch, torch.ones(3))
     with torch.autocast("cpu", torch.bfloat16):
         rough, _ = network.loss(batch, torch.ones(3))

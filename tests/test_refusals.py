@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,23 +14,13 @@ from bentos.opening import open_ranking
 from bentos.ranking import Ranking
 from models import artifact
 from models.home import Home
-from tests.serving import NOON, Frozen, beside, door, opened
+from tests.serving import NOON, Frozen, door, opened
 
 HOUR = 3_600_000
 JSON = {"content-type": "application/json"}
 VALID = {"user_id": 2, "item_ids": [101, 102], "time": NOON}
 PAST = {"item_id": 1, "time": 1}
 EVENT = {"user_id": 2, "item_id": 101, "behaviour": "view", "time": NOON}
-
-
-@pytest.fixture
-def home(shown: Home, tmp_path: Path) -> Home:
-    return beside(shown, tmp_path)
-
-
-@pytest.fixture
-def ranking(home: Home, ranker: artifact.NeuralRanker) -> Ranking:
-    return opened(home, ranker)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +76,8 @@ def test_bad_events_are_refused_together(ranking: Ranking, events: Any, field: s
     assert not ranking.histories._told
 
 
-def test_only_a_replay_is_told_the_time(home: Home, ranker: artifact.NeuralRanker) -> None:
-    client = door(opened(home, ranker, replay=False))
+def test_only_a_replay_is_told_the_time(asked: Home, ranker: artifact.NeuralRanker) -> None:
+    client = door(opened(asked, ranker, replay=False))
     got = client.post("/rank", json=VALID).json()
     assert got["error"]["field"] == "time"
     assert "started for replay" in got["error"]["reason"]

@@ -25,7 +25,7 @@ from models.contract import load
 from models.home import Home
 from models.training import train
 from orchestration.command_line import app
-from tests.shops import shop, terms
+from tests.shops import cut_off, shop, terms
 
 TERMS = {"epochs": 2, "patience": 2, "seed": 3, "device": "cpu"}
 
@@ -76,14 +76,8 @@ def test_a_trial_that_was_cut_off_goes_on_from_its_last_epoch(
 ) -> None:
     whole = run(logs[:1], tmp_path / "whole", models=("mmoe",), trials=1)
 
-    def cut(*arguments: Any, report: Any, **named: Any) -> Any:
-        def stop(epoch: Any) -> None:
-            raise KeyboardInterrupt
-
-        return train(*arguments, report=stop, **named)
-
     with monkeypatch.context() as patch:
-        patch.setattr(searching, "train", cut)
+        patch.setattr(searching, "train", cut_off)
         with pytest.raises(KeyboardInterrupt):
             run(logs[:1], tmp_path, models=("mmoe",), trials=1)
     assert not kept(tmp_path / "search.json")

@@ -21,19 +21,9 @@ from models.home import Home
 from models.requests import NULL_KEY
 from models.window import read_sequences
 from tests.logs import contract
-from tests.serving import DAILY, EVE, JUDGED, NOON, SHOWN, Frozen, beside, door, logged, opened
+from tests.serving import DAILY, EVE, JUDGED, NOON, SHOWN, Frozen, door, logged, opened
 
 HOUR = 3_600_000
-
-
-@pytest.fixture
-def home(shown: Home, tmp_path: Path) -> Home:
-    return beside(shown, tmp_path)
-
-
-@pytest.fixture
-def ranking(home: Home, ranker: artifact.NeuralRanker) -> Ranking:
-    return opened(home, ranker)
 
 
 def lengths(home: Home) -> dict[str, int]:
@@ -45,7 +35,7 @@ def lengths(home: Home) -> dict[str, int]:
 # what it answers
 
 
-def test_items_come_in_the_order_of_the_weighted_probabilities(home: Home, ranking: Ranking) -> None:
+def test_items_come_in_the_order_of_the_weighted_probabilities(asked: Home, ranking: Ranking) -> None:
     items = [205, 101, 230, 101, 999]
     context = {"position": [0, 1, 2, 3, None]}
     got = door(ranking).post("/rank", json={"user_id": 2, "item_ids": items, "context": context, "time": NOON}).json()
@@ -54,39 +44,39 @@ def test_items_come_in_the_order_of_the_weighted_probabilities(home: Home, ranki
     assert got["score"] == sorted(got["score"], reverse=True)
     assert got["item_ids"] == [items[place] for place in got["index"]]
     assert sorted(got["index"]) == [0, 1, 2, 3, 4]  # an item that stands twice is ranked at each place
-    line = logged(home)[0]
+    line = logged(asked)[0]
     assert (line["request_id"], line["item"]) == (got["request_id"], items)
     assert [line["score"][place] for place in got["index"]] == got["score"]
 
 
-def test_without_weights_all_tasks_count_alike(home: Home, ranker: artifact.NeuralRanker) -> None:
-    ranking = open_ranking(ranker, "t:t", home, {}, logged=False, wall=Frozen(NOON))
+def test_without_weights_all_tasks_count_alike(asked: Home, ranker: artifact.NeuralRanker) -> None:
+    ranking = open_ranking(ranker, "t:t", asked, {}, logged=False, wall=Frozen(NOON))
     got = door(ranking).post("/rank", json={"user_id": 2, "item_ids": [101, 230]}).json()
     assert np.allclose(got["score"], np.mean([got["probabilities"]["click"], got["probabilities"]["buy"]], axis=0))
 
 
-def test_the_unknown_are_ranked_as_unknown(home: Home, ranking: Ranking) -> None:
+def test_the_unknown_are_ranked_as_unknown(asked: Home, ranking: Ranking) -> None:
     client = door(ranking)
     got = client.post("/rank", json={"user_id": -5, "item_ids": [-7, 10**15], "time": NOON}).json()
     assert got["score"][0] == got["score"][1]
     assert got["index"] == [0, 1]  # equal ones stay as they came
-    line = logged(home)[-1]
+    line = logged(asked)[-1]
     assert (line["unknown_user"], line["unknown_items"], line["history_length"]) == (True, 2, {"view": 0, "buy": 0})
     assert (got["unknown_user"], got["unknown_items"]) == (True, [-7, 10**15])
     got = client.post("/rank", json={"user_id": 2, "item_ids": [101], "time": NOON}).json()
-    assert (logged(home)[-1]["unknown_user"], logged(home)[-1]["unknown_items"]) == (False, 0)
+    assert (logged(asked)[-1]["unknown_user"], logged(asked)[-1]["unknown_items"]) == (False, 0)
     assert (got["unknown_user"], got["unknown_items"]) == (False, [])
     got = client.post("/rank", json={"user_id": 2, "item_ids": [-7, 101, -9, 205, -7], "time": NOON}).json()
     assert got["unknown_items"] == [item for item in got["item_ids"] if item < 0]
     assert len(got["unknown_items"]) == 3
 
 
-def test_features_left_out_are_those_last_seen_and_given_ones_win(home: Home, ranking: Ranking) -> None:
+def test_features_left_out_are_those_last_seen_and_given_ones_win(asked: Home, ranking: Ranking) -> None:
     client = door(ranking)
 
     def features(**given: Any) -> tuple[Any, Any, Any]:
         client.post("/rank", json={"user_id": 2, "item_ids": [205, 999], "time": NOON, **given}).raise_for_status()
-        line = logged(home)[-1]
+        line = logged(asked)[-1]
         return line["item_features"], line["user_features"], line["context"]
 
     null, noon = NULL_KEY, 12
@@ -112,35 +102,35 @@ def test_the_openapi_document_describes_the_endpoints(ranking: Ranking) -> None:
 # what it knows of a user at a moment
 
 
-def test_a_history_ends_strictly_before_the_request(home: Home, ranking: Ranking) -> None:
+def test_a_history_ends_strictly_before_the_request(asked: Home, ranking: Ranking) -> None:
     client = door(ranking)
     client.post("/events", json={"events": [{"user_id": 77, "item_id": 205, "behaviour": "view", "time": NOON}]})
     for time, count in ((NOON - 1, 0), (NOON, 0), (NOON + 1, 1)):
         client.post("/rank", json={"user_id": 77, "item_ids": [101], "time": time})
-        assert lengths(home) == {"view": count, "buy": 0}
+        assert lengths(asked) == {"view": count, "buy": 0}
 
 
-def test_an_action_of_an_exposure_log_counts_once_it_is_known(home: Home, ranking: Ranking) -> None:
+def test_an_action_of_an_exposure_log_counts_once_it_is_known(asked: Home, ranking: Ranking) -> None:
     client = door(ranking)
     client.post("/events", json={"events": [{"user_id": 77, "item_id": 205, "behaviour": "buy", "time": NOON}]})
     for time, count in ((NOON + 30 * HOUR, 0), (NOON + 30 * HOUR + 1, 1)):
         client.post("/rank", json={"user_id": 77, "item_ids": [101], "time": time})
-        assert lengths(home) == {"view": 0, "buy": count}
+        assert lengths(asked) == {"view": 0, "buy": count}
 
 
-def test_what_is_told_is_in_the_next_ranking_however_fast_it_comes(home: Home, ranker: artifact.NeuralRanker) -> None:
+def test_what_is_told_is_in_the_next_ranking_however_fast_it_comes(asked: Home, ranker: artifact.NeuralRanker) -> None:
     clock = Frozen(NOON)
-    client = door(opened(home, ranker, replay=False, wall=clock))
+    client = door(opened(asked, ranker, replay=False, wall=clock))
     ask = {"user_id": 2, "item_ids": list(range(100, 130))}
     before = client.post("/rank", json=ask).json()
     told = {"user_id": 2, "item_id": 104, "behaviour": "view"}
     assert client.post("/events", json={"events": [told]}).json()["accepted"] == 1
     after = client.post("/rank", json=ask).json()
-    assert logged(home)[-1]["time"] > NOON  # the wall clock stands still
+    assert logged(asked)[-1]["time"] > NOON  # the wall clock stands still
     assert dict(zip(before["index"], before["score"], strict=True)) != dict(zip(after["index"], after["score"], strict=True))
 
 
-def test_the_longest_and_oldest_history_is_the_contracts(home: Home, ranking: Ranking) -> None:
+def test_the_longest_and_oldest_history_is_the_contracts(asked: Home, ranking: Ranking) -> None:
     client = door(ranking)
     moments = [NOON - k * 60_000 for k in range(1, 9)]
     client.post(
@@ -148,16 +138,16 @@ def test_the_longest_and_oldest_history_is_the_contracts(home: Home, ranking: Ra
         json={"events": [{"user_id": 77, "item_id": 100 + k, "behaviour": "view", "time": t} for k, t in enumerate(moments)]},
     )
     client.post("/rank", json={"user_id": 77, "item_ids": [101], "time": NOON})
-    assert lengths(home)["view"] == 4
+    assert lengths(asked)["view"] == 4
     oldest = SHOWN.day_end(date.fromisoformat(JUDGED)) + (SHOWN.histories.days - 1) * 24 * HOUR
     for time, count in ((oldest - 1, 4), (oldest + 1, 0)):  # the day after which JUDGED is out of reach
         client.post("/rank", json={"user_id": 77, "item_ids": [101], "time": time + 24 * HOUR})
-        assert lengths(home)["view"] == count
+        assert lengths(asked)["view"] == count
 
 
-def test_given_histories_take_the_place_of_the_known(home: Home, ranking: Ranking) -> None:
+def test_given_histories_take_the_place_of_the_known(asked: Home, ranking: Ranking) -> None:
     client = door(ranking)
-    known = read_sequences(home, SHOWN, SHOWN.history_days(EVE, EVE))
+    known = read_sequences(asked, SHOWN, SHOWN.history_days(EVE, EVE))
     user = int(known.users[0])
     begin, end = known.offsets[0][:2]
     past = [
@@ -174,8 +164,8 @@ def test_given_histories_take_the_place_of_the_known(home: Home, ranking: Rankin
     same = client.post("/rank", json=ask | {"histories": {"view": past[::-1]}}).json()
     none = client.post("/rank", json=ask | {"histories": {"view": []}}).json()
     assert same["probabilities"] == plain["probabilities"] != none["probabilities"]
-    assert [line["history_length"]["view"] for line in logged(home)] == [4, 4, 0]
-    assert len({line["history_length"]["buy"] for line in logged(home)}) == 1  # the other behaviour stays as it is
+    assert [line["history_length"]["view"] for line in logged(asked)] == [4, 4, 0]
+    assert len({line["history_length"]["buy"] for line in logged(asked)}) == 1  # the other behaviour stays as it is
 
 
 def test_where_only_days_are_known_today_is_a_tie(daily: Home, tmp_path: Path) -> None:
@@ -191,8 +181,8 @@ def test_where_only_days_are_known_today_is_a_tie(daily: Home, tmp_path: Path) -
         assert lengths(home)["view"] == count
 
 
-def test_the_lake_is_the_record_of_the_days_that_it_holds(home: Home, ranking: Ranking) -> None:
-    known = read_sequences(home, SHOWN, SHOWN.history_days(EVE, EVE))
+def test_the_lake_is_the_record_of_the_days_that_it_holds(asked: Home, ranking: Ranking) -> None:
+    known = read_sequences(asked, SHOWN, SHOWN.history_days(EVE, EVE))
     place = int(np.argmax(known.times[0]))
     user = int(np.repeat(known.users, np.diff(known.offsets[0]))[place])
     event = {
@@ -207,25 +197,25 @@ def test_the_lake_is_the_record_of_the_days_that_it_holds(home: Home, ranking: R
     ]
 
 
-def test_a_restart_knows_what_was_told(home: Home, ranker: artifact.NeuralRanker) -> None:
+def test_a_restart_knows_what_was_told(asked: Home, ranker: artifact.NeuralRanker) -> None:
     clock = Frozen(NOON)
-    first = door(opened(home, ranker, replay=False, wall=clock))
+    first = door(opened(asked, ranker, replay=False, wall=clock))
     first.post("/events", json={"events": [{"user_id": 77, "item_id": k, "behaviour": "view"} for k in (101, 102)]})
-    told = next(home.online_events.glob("*.jsonl"))
+    told = next(asked.online_events.glob("*.jsonl"))
     told.write_bytes(told.read_bytes() + b'{"user":77,"item":1')  # a kill in the middle of a line
-    again = opened(home, ranker, replay=False, wall=clock)
+    again = opened(asked, ranker, replay=False, wall=clock)
     door(again).post("/rank", json={"user_id": 77, "item_ids": [101]})
-    assert lengths(home)["view"] == 2
+    assert lengths(asked)["view"] == 2
     # Once the lake holds that day, what was told of it is not counted twice.
-    assert not opened(home, ranker, replay=False, wall=clock, until=None).histories._told
+    assert not opened(asked, ranker, replay=False, wall=clock, until=None).histories._told
     # A replay neither knows nor keeps what is told: it must give the same whenever it runs.
-    replay = opened(home, ranker)
+    replay = opened(asked, ranker)
     assert not replay.histories._told
     door(replay).post("/events", json={"events": [{"user_id": 8, "item_id": 1, "behaviour": "view", "time": NOON}]})
-    assert len(list(home.online_events.iterdir())) == 1
+    assert len(list(asked.online_events.iterdir())) == 1
     told.write_text('{"user":"x"}\n')
     with pytest.raises(ValueError, match=r"line 1: .*mend the line, or move the file away"):
-        list(lines.read(home.online_events, online.Event))
+        list(lines.read(asked.online_events, online.Event))
 
 
 def test_a_closed_log_has_a_clock_of_its_own() -> None:
@@ -258,13 +248,13 @@ def test_a_home_without_histories_ranks_all_the_same(tmp_path: Path, ranker: art
 # what it writes down
 
 
-def test_what_was_logged_lands(home: Home, ranking: Ranking, shown: Home) -> None:
+def test_what_was_logged_lands(asked: Home, ranking: Ranking, shown: Home) -> None:
     client = door(ranking)
     for user in (1, 2, 77):
         client.post("/rank", json={"user_id": user, "item_ids": [101, 205, 999], "context": {"position": 1}, "time": NOON})
-    own = Home(home.root / "landing", home.dataset)
+    own = Home(asked.root / "landing", asked.dataset)
     own.prediction_inbox.mkdir(parents=True)
-    for path in home.prediction_inbox.iterdir():
+    for path in asked.prediction_inbox.iterdir():
         (own.prediction_inbox / path.name).write_bytes(path.read_bytes())
     manifest, _ = predictions.land(own, SHOWN, JUDGED)
     assert (manifest.counts["rows"], manifest.counts["left_out"]) == (9, 0)
