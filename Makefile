@@ -11,7 +11,7 @@ $(foreach name,DATASET LOG DTRN_HOME PORT,$(if $(value $(name)),$(eval export $(
 # Threads that wait by spinning take the cores from those that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 # Memory that a step of training gives back is taken again by the next: handing it to the system in between costs a fifth of it.
-export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
 PYTHON_IN_VENV := .venv/bin/python

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -86,16 +87,19 @@ def neighbours(log: Profile, entities: dict[str, re.Pattern[str]]) -> list[Path]
     """
     folder = log.files[0].parent
     known = tuple(suffix for suffixes in parsing.SUFFIXES.values() for suffix in suffixes)
-    there = [p for place in (folder, folder.parent) for p in sorted(place.iterdir()) if p.is_file() and p not in log.files]
-    found = []
+    readable = [place for place in (folder, folder.parent) if os.access(place, os.R_OK | os.X_OK)]
+    there = [p for place in readable for p in sorted(place.iterdir()) if p.is_file() and p not in log.files]
+    found: list[Path] = []
     for path in (p for p in there if parsing.unpacked_name(p).endswith(known)):
+        if len(found) == MOST_NEIGHBOURS:
+            break
         try:
             names = _columns(path, sniff(path))
         except (ValueError, OSError):
             continue  # somebody else's file, and none that the draft was asked about
         if any(column in names or words.search(path.stem.lower()) for column, words in entities.items()):
             found.append(path)
-    return found[:MOST_NEIGHBOURS]
+    return found
 
 
 def sniff(path: Path) -> Source:

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.batches import Batch, Loader
+from models.batches import Batch
 from models.config import Recipe
 from models.contract import Contract
 from models.embeddings import Shape
 from models.network import Network
 from models.requests import Requests
-from models.training import learn, optimiser_of
+from models.training import base_rates, learn, loader_of, optimiser_of
 from models.vocabulary import Vocabulary
 
 POINTS = 24
@@ -74,11 +74,10 @@ def angles(recipe: Recipe, contract: Contract, training: Requests, epochs: int, 
     vocabulary = Vocabulary.fit(training, contract)
     torch.manual_seed(settings.seed)
     network = Network(recipe, Shape.of(contract, vocabulary))
-    rates = (training.label == 1).sum(0) / np.maximum((training.label >= 0).sum(0), 1)
-    network.start_from(torch.from_numpy(rates).float())
+    network.start_from(torch.from_numpy(base_rates(training)).float())
     optimiser = optimiser_of(network, learning_rate=settings.learning_rate, embedding_decay=settings.embedding_decay)
     weight = torch.tensor([t.weight for t in contract.tasks.values()])
-    loader = Loader(vocabulary.encode(training))
+    loader = loader_of(recipe, vocabulary, training)
     steps = epochs * sum(1 for _ in loader.requests.batches(settings.batch_samples))
     looks = {round(n * (steps - 1) / (POINTS - 1)) for n in range(POINTS)}
     pairs = list(itertools.combinations(range(network.tasks), 2))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,7 @@ def do(
                 made += 1
                 try:
                     store.keep(measuring.measured(run, data, scratch / "checkpoints", device=device, say=_say))
+                    shutil.rmtree(measuring.checkpoint_of(run, data, scratch / "checkpoints"), ignore_errors=True)
                 except ValueError as error:
                     failed.append(f"{measuring.told(run)}: {error}")
                     print(f"    failed: {error}", flush=True)

@@ -108,7 +108,7 @@ def real(logs: Mapping[str, Mapping[str, Board]]) -> Lines:
             tasks = board.tasks
             said = []
             for task in tasks:
-                told = next(iter(board.runs(board.models[0]).values()))["tasks"][task]
+                told = next(iter(next(iter(board.by_model.values())).values()))["tasks"][task]
                 said.append(f"{task} {told['positives']:,} positives from {told['users_with_positives']:,} users")
             out += [f"### {dataset}, {day}", "", f"{'; '.join(said)}.", ""]
             out += [

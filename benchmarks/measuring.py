@@ -8,10 +8,10 @@ record keeps is enough to pair any two of them later.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,13 +28,12 @@ from benchmarks.runs import GRADIENTS, Record, Run, Variant, digest
 from benchmarks.search import Log
 from models import metrics, window
 from models.baselines import LightGBM, Popularity
-from models.batches import Loader
 from models.checkpoint import Epoch
 from models.contract import Contract
 from models.embeddings import Fields
 from models.home import Home
 from models.requests import Requests
-from models.training import predict, train
+from models.training import loader_of, predict, train
 
 RESAMPLES, RESAMPLING_SEED = 400, 11
 
@@ -76,9 +75,15 @@ class Fitted:
     told: Record
 
 
+@functools.cache
 def code() -> str:
-    """Digest of all source that decides what a run comes to."""
+    """Digest of all source that decides what a run comes to; read once, since a file that changes later is not what runs."""
     return lake.code_hash("models/training.py", "models/window.py", "models/baselines.py")
+
+
+def checkpoint_of(run: Run, data: Data, scratch: Path) -> Path:
+    """The folder that a run's training in flight is kept in; the run is to be kept before it is removed."""
+    return scratch / digest({**run.key(data.log.contract), "code": code(), "content": data.log.content})
 
 
 def measured(run: Run, data: Data, scratch: Path, *, device: str, say: Callable[[str], None] = print) -> Record:
@@ -103,7 +108,7 @@ def measured(run: Run, data: Data, scratch: Path, *, device: str, say: Callable[
         assert run.recipe is not None
         return {**about, "angles": gradients.angles(run.recipe, contract, fit, run.terms["epochs"], say)}
     began, busy = time.perf_counter(), time.process_time()
-    fitted = _fitted(run, contract, fit, held_out, scratch / digest({**key, "code": code(), "content": data.log.content}), say)
+    fitted = _fitted(run, contract, fit, held_out, checkpoint_of(run, data, scratch), say)
     seconds = {"seconds": time.perf_counter() - began, "processor_seconds": time.process_time() - busy}
     return {**about, **seconds, **fitted.told, "tasks": _scored(run, data, judged, fitted.score(judged))}
 
@@ -124,7 +129,6 @@ def _fitted(
 
     resumed = checkpoint.exists()
     trained = train(run.recipe, contract, fit, held_out, checkpoint=checkpoint, report=report)
-    shutil.rmtree(checkpoint)
     best = min(trained.history, key=lambda epoch: epoch.score)
     told = {
         "resumed": resumed,
@@ -135,7 +139,7 @@ def _fitted(
         "parameters_beside_embeddings": parameters_beside_embeddings(trained.network),
     }
     network, vocabulary = trained.network, trained.vocabulary
-    return Fitted(lambda requests: predict(network, Loader(vocabulary.encode(requests)), torch.device("cpu")), told)
+    return Fitted(lambda requests: predict(network, loader_of(network.recipe, vocabulary, requests), torch.device("cpu")), told)
 
 
 def parameters_beside_embeddings(network: torch.nn.Module) -> int:

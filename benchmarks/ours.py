@@ -41,7 +41,6 @@ class NormedMMoE(MMoE):
     def __init__(self, recipe: Recipe, shape: Shape, inputs: int) -> None:
         super().__init__(recipe, shape, inputs)
         wide, narrow = recipe.expert_widths
-        self.count = recipe.experts
         self.norm_first = nn.BatchNorm1d(recipe.experts * wide)
         self.norm_second = nn.BatchNorm1d(recipe.experts * narrow)
         self.norm_gate = nn.BatchNorm1d(shape.tasks * recipe.experts)
@@ -49,7 +48,7 @@ class NormedMMoE(MMoE):
 
     def forward(self, x_SBI: Tensor) -> Tensor:
         """As `MMoE`, of one stream (1, B, inputs)."""
-        x, experts = x_SBI.squeeze(0), self.count
+        x, experts = x_SBI.squeeze(0), self.gate.shape[-1]
         hidden = torch.relu(self.norm_first(self.first(x))).view(len(x), experts, -1).transpose(0, 1)
         out = torch.relu(_normed(self.norm_second, self.second(hidden)))  # (E, B, narrow)
         gates = _normed(self.norm_gate, torch.matmul(x, self.gate)).softmax(-1)  # (T, B, E)
@@ -131,7 +130,7 @@ class Trainer:
         fitted = time.perf_counter()
         self.requests = vocabulary.encode(raw)
         encoded = time.perf_counter()
-        self.loader = Loader(self.requests)
+        self.loader = Loader(self.requests, ())
         order = np.random.default_rng(seed).permutation(len(raw.time))
         next(self.loader.batches(batch, order, (0.1, np.random.default_rng(seed))))
         self.raw = raw  # the trainer holds it as well while it trains

@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from benchmarks import exposures
 from benchmarks.ours import adam_over_all, network_of, shape_of, train_on
+from benchmarks.standing import LEVEL, estimate
 from models.batches import Loader
 from models.metrics import auc
 from models.requests import Requests
-from models.training import optimiser_of, predict
+from models.training import base_rates, optimiser_of, predict
 from models.vocabulary import Vocabulary
 
-LEVEL = 0.95
 BATCH, EPOCHS, HELD_OUT = 512, 2, 0.2
 LEARNING_RATE, EMBEDDING_DECAY = 4e-3, 1e-2
 """For so small a log, both ways alike: with the contract's defaults, made for more steps, it hardly learns in two epochs."""
@@ -66,22 +65,15 @@ def reached(model: str, way: Way, seen: Requests, held_out: Requests, *, rows: i
     """Per task the AUC on `held_out` of a network trained on `seen`; the item table has `rows` rows or more."""
     vocabulary = Vocabulary.fit(seen, exposures.CONTRACT)
     network = network_of(model, shape_of(exposures.CONTRACT, vocabulary, rows), seed)
-    network.start_from(torch.from_numpy(seen.label.mean(0)).float())
+    network.start_from(torch.from_numpy(base_rates(seen)).float())
     optimiser = way.optimiser(network, learning_rate=LEARNING_RATE, embedding_decay=EMBEDDING_DECAY)
-    loader = Loader(way.requests(vocabulary.encode(seen)))
+    loader = Loader(way.requests(vocabulary.encode(seen)), ())
     for epoch in range(EPOCHS):
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(loader.requests.time))
         train_on(network, optimiser, loader.batches(BATCH, order, (network.recipe.id_dropout, random)))
-    scores = predict(network, Loader(vocabulary.encode(held_out)), torch.device("cpu"))
+    scores = predict(network, Loader(vocabulary.encode(held_out), ()), torch.device("cpu"))
     return [auc(held_out.label[:, task], scores[:, task]) for task in range(scores.shape[1])]
-
-
-def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Student's interval, of LEVEL, of the mean of two or more paired differences."""
-    n = len(differences)
-    reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(differences, ddof=1) / np.sqrt(n)
-    return float(np.mean(differences) - reach), float(np.mean(differences) + reach)
 
 
 def compare(models: Sequence[str], seeds: Sequence[int], *, samples: int, items: int, rows: int) -> dict[str, Any]:
@@ -117,5 +109,7 @@ def compare(models: Sequence[str], seeds: Sequence[int], *, samples: int, items:
     }
     for model, reaches in aucs.items():
         differences = (np.mean(reaches["fast"], axis=1) - np.mean(reaches["plain"], axis=1)).tolist()
-        found["models"][model] = {**reaches, "difference": float(np.mean(differences)), "interval": interval(differences)}
+        told = estimate(differences)
+        assert told is not None
+        found["models"][model] = {**reaches, "difference": told.mean, "interval": (told.low, told.high)}
     return found

@@ -21,13 +21,12 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from models.batches import Loader
 from models.config import FORMAT, Recipe
 from models.contract import Contract
 from models.embeddings import Shape
 from models.network import Network
 from models.requests import Requests
-from models.training import Trained, predict
+from models.training import Trained, loader_of, predict
 from models.vocabulary import Vocabulary
 
 REMEDY = "retrain the model, or take the folder from the registry again"
@@ -53,7 +52,7 @@ class NeuralRanker:
 
     def score(self, requests: Requests) -> NDArray[np.float64]:
         """(B, T) probabilities."""
-        return predict(self.network, Loader(self.vocabulary.encode(requests)), torch.device("cpu"))
+        return predict(self.network, loader_of(self.network.recipe, self.vocabulary, requests), torch.device("cpu"))
 
 
 def save(folder: Path, name: str, trained: Trained) -> None:

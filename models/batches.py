@@ -56,10 +56,11 @@ class Batch:
 
     The histories' tokens lie end to end as the buckets do, and those by action: token (Q, Fi) rows · gap (Q,) time-gap bucket ·
     age (Q,) 0 for the newest event. Of ids only these rows are read: users (Nu,), items (Ni,), ascending; the first column of
-    user, item and token is a place in them. match (B, A, 1 + Fi, 2): of all events of the history, and of those that have the
-    candidate's item, and each of its features: how many there are (count bucket), and how long ago the last of them was
-    (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or gap). place[b, a] is 0 where
-    the history is empty, else 1 + the row of (bucket, n, r) in the buckets' outputs laid end to end.
+    user, item and token is a place in them. match (B, A, 1 + F, 2): of all events of the history, and of those that have the
+    candidate's item, and each of its features (of a list: one entry of it): how many there are (count bucket), and how long
+    ago the last of them was (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or gap);
+    K is 0 where nobody reads them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in the
+    buckets' outputs laid end to end.
     """
 
     user_UF: Tensor
@@ -99,11 +100,16 @@ class Loader:
     """Batches of encoded `requests` (rows, from `Vocabulary.encode`)."""
 
     requests: Requests
+    slots: tuple[int, ...] | None = None
+    """Item columns of each field that matches are told of: a list has several. None: each column is a field; (): no matches."""
     bases: Ints = field(init=False)
+    fields: list[slice] = field(init=False)
 
     def __post_init__(self) -> None:
         sizes = [len(t) for t in self.requests.sequences.tokens]
         self.bases = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+        slots = (1,) * self.requests.item.shape[1] if self.slots is None else self.slots
+        self.fields = [slice(end - count, end) for count, end in zip(slots, itertools.accumulate(slots), strict=True)]
 
     @cached_property
     def tokens(self) -> NDArray[np.int32]:
@@ -129,7 +135,7 @@ class Loader:
         place = np.zeros((len(part), part.start.shape[1]), np.int64)
         lengths = part.end - part.start
         kind = np.where(lengths > 0, np.searchsorted(EDGES, lengths), -1)
-        match = np.zeros((*place.shape, 1 + part.item.shape[1], 2), np.int64)
+        match = np.zeros((*place.shape, 1 + len(self.fields) if self.fields else 0, 2), np.int64)
         buckets: list[Bucket] = []
         tokens, gaps, ages, base, begin = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)], 1, 0
         for action, number in itertools.product(range(lengths.shape[1]), range(len(EDGES) + 1)):
@@ -148,7 +154,9 @@ class Loader:
             looks = np.arange(most) < sizes[u][:, None]
             candidate = np.where(looks, part.offsets[u][:, None] + np.arange(most), -1)
             place[candidate[looks], action] = base + np.flatnonzero(looks)
-            match[candidate[looks], action] = _matches(part.item[candidate], self.tokens[token], present, gap)[looks]
+            if self.fields:
+                found = _matches(part.item[candidate], self.tokens[token], self.fields, present, gap)
+                match[candidate[looks], action] = found[looks]
             buckets.append(Bucket(action, begin, torch.from_numpy(present), torch.from_numpy(candidate)))
             base, begin = base + looks.size, begin + token.size
         user, item = _dropped(part.user, dropout), _dropped(part.item, dropout)
@@ -177,19 +185,20 @@ def _gaps(milliseconds: Ints) -> Ints:
     return np.frexp(milliseconds / 1000.0)[1].clip(0, GAPS - 1).astype(np.int64)
 
 
-def _matches(item_NRF: Rows, token_NLF: Rows, present_NL: NDArray[np.bool_], gap_NL: Ints) -> Ints:
-    """(N, R, 1 + F, 2): count and time-gap bucket of all of the history's events, then of those that equal the candidate.
+def _matches(item_NRC: Rows, token_NLC: Rows, fields: list[slice], present_NL: NDArray[np.bool_], gap_NL: Ints) -> Ints:
+    """(N, R, 1 + F, 2): count and time-gap bucket of all of the history's events, then, by field (its columns of C), of those
+    that have an entry of the candidate's.
 
     Row 0, 'unknown', equals nothing. The events are in time order, so the last one is the newest.
     """
-    (histories, candidates, fields), length = item_NRF.shape, token_NLF.shape[1]
-    out = np.empty((histories, candidates, 1 + fields, 2), np.int64)
-    for place in range(1 + fields):
+    (histories, candidates, _), length = item_NRC.shape, token_NLC.shape[1]
+    out = np.empty((histories, candidates, 1 + len(fields), 2), np.int64)
+    for place, columns in enumerate([slice(0), *fields]):
+        same = present_NL[:, None, :]
         if place:
-            own, other = item_NRF[:, :, None, place - 1], token_NLF[:, None, :, place - 1]
-            same = (own == other) & (own != 0) & present_NL[:, None, :]
-        else:
-            same = present_NL[:, None, :]
+            entries = itertools.product(*(range(columns.start, columns.stop),) * 2)
+            own_other = ((item_NRC[:, :, None, mine], token_NLC[:, None, :, theirs]) for mine, theirs in entries)
+            same = np.logical_or.reduce([(own == other) & (own != 0) for own, other in own_other]) & same
         count, last = same.sum(-1), length - 1 - same[..., ::-1].argmax(-1)
         gap = np.where(count > 0, gap_NL[np.arange(histories)[:, None], last], 0)
         out[:, :, place, 0], out[:, :, place, 1] = np.frexp(count)[1].clip(0, COUNTS - 1), gap

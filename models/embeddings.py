@@ -116,8 +116,7 @@ class Matches(nn.Module):
 
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
         super().__init__()
-        columns = sum(shape.slots[len(shape.user) : len(shape.user) + len(shape.item)]) if shape.slots else len(shape.item)
-        self.table = nn.Parameter(torch.zeros(shape.actions * (1 + columns) * (COUNTS + GAPS), recipe.width))
+        self.table = nn.Parameter(torch.zeros(shape.actions * (1 + len(shape.item)) * (COUNTS + GAPS), recipe.width))
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, A, D), exactly 0 for an empty history."""

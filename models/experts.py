@@ -1,4 +1,4 @@
-"""Experts and their mixing, the bulk of a head's work, with a backward written by hand.
+"""Experts and their mixing, the bulk of a head's work: of each stream's own, and of all streams' with a backward by hand.
 
     h[e] = relu(W₁[e]·x + b₁[e]),  o[e] = relu(W₂[e]·h[e] + b₂[e]),  y[t] = Σ_e g[t,e]·o[e](x[t])
 
@@ -12,13 +12,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from models.towers import Grouped
 
 
-def mixture(x_SBI: Tensor, first: nn.Linear, second: Grouped, gate_TBE: Tensor) -> Tensor:
-    """(T, B, N): task t's mixture of the experts of stream t, or of the only one. `first` is (I, E·W), `second` (E, W, N)."""
-    given = [x_SBI, first.weight, first.bias, second.weight, second.bias, gate_TBE]
+def experts(first: Grouped, second: Grouped, x_SBI: Tensor) -> Tensor:
+    """(S, B, e, narrow): e two-layer experts of each stream's own, the groups of `first` being streams, of `second` experts.
+
+    x: (S, B, inputs), or (1, B, inputs) where all streams are one.
+    """
+    streams, samples = len(first.weight), x_SBI.shape[1]
+    each, wide, narrow = len(second.weight) // streams, *second.weight.shape[1:]
+    hidden = torch.relu(first(x_SBI)).view(streams, samples, each, wide).transpose(1, 2)
+    out = torch.relu(second(hidden.reshape(streams * each, samples, wide)))
+    return out.view(streams, each, samples, narrow).transpose(1, 2)
+
+
+def mixed(gate_SBE: Tensor, out_SBEH: Tensor) -> Tensor:
+    """(S, B, H): the experts' outputs, weighted by the softmax of their gate."""
+    return (gate_SBE.softmax(-1).unsqueeze(-2) @ out_SBEH).squeeze(-2)
+
+
+def mixture(gate_TBE: Tensor, first: nn.Linear, second: Grouped, x_SBI: Tensor) -> Tensor:
+    """(T, B, N): the experts that all tasks share, of stream t or of the only one, weighted by the softmax of gate t.
+
+    `first` is (I, E·W), `second` (E, W, N).
+    """
+    given = [x_SBI, first.weight, first.bias, second.weight, second.bias, gate_TBE.softmax(-1)]
     kind = x_SBI.device.type
     if torch.is_autocast_enabled(kind):
         given = [x.to(torch.get_autocast_dtype(kind)) for x in given]
@@ -43,6 +64,7 @@ class _Mixture(torch.autograd.Function):
         return mixed
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_TBN: Tensor) -> tuple[Tensor, ...]:
         x, first, second, gate, hidden, out = ctx.saved_tensors
         (experts, wide, narrow), (tasks, samples, _) = second.shape, gate.shape

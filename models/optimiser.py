@@ -27,6 +27,9 @@ LONGEST = 512
 CHUNK = 8192
 """Rows that `settle` works on at once."""
 
+MOST_OWED = 4096
+"""Steps after which all rows are settled, so that what is kept of past steps stays small beside a step's work."""
+
 
 class Deferred(torch.optim.AdamW):
     """AdamW; the parameters in `tables` have row-sparse gradients, and `share` of every row is taken a step.
@@ -101,7 +104,9 @@ class Deferred(torch.optim.AdamW):
             state["step"] += 1
             if gradient is None:
                 continue
-            g = gradient._values()  # of ascending rows, which torch also leaves so when they were read twice
+            if gradient._nnz() != len(rows):  # a table that was read twice has each row twice
+                gradient = gradient.coalesce()
+            g = gradient._values()
             m = state["exp_avg"].index_select(0, rows).lerp_(g, 1 - self.beta1)
             v = state["exp_avg_sq"].index_select(0, rows).mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
             state["exp_avg"].index_copy_(0, rows, m)
@@ -111,11 +116,12 @@ class Deferred(torch.optim.AdamW):
             table.index_copy_(0, rows, moved)
             last[rows] = self.now
         self.owed = torch.cat([self.owed * (1 - self.share), torch.zeros(1, dtype=torch.float64)])
-        recent = torch.arange(
-            min(len(self.owed) - 1, LONGEST), 0, -1, dtype=torch.float64
-        )  # t - s of all s < t that still count
+        count = min(len(self.owed) - 1, LONGEST)
+        recent = torch.arange(count, 0, -1, dtype=torch.float64)  # t - s of all s < t that still count
         gained = (self.beta1 / math.sqrt(self.beta2)) ** recent * (math.sqrt(unbiased2) / unbiased1)
-        self.owed[len(self.owed) - 1 - len(recent) : -1] += gained
+        self.owed[len(self.owed) - 1 - count : -1] += gained
+        if self.now - self.first >= MOST_OWED:
+            self.settle()
 
     @torch.no_grad()
     def settle(self) -> None:

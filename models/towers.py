@@ -42,23 +42,6 @@ class Towers(nn.Module):
             self.last.bias.copy_(torch.logit(base_rates.clamp(1e-4, 1 - 1e-4))[:, None, None])
 
 
-def experts(first: Grouped, second: Grouped, x_SBI: Tensor) -> Tensor:
-    """(S, B, e, narrow): e two-layer experts of each stream's own, the groups of `first` being streams, of `second` experts.
-
-    x: (S, B, inputs), or (1, B, inputs) where all streams are one.
-    """
-    streams, samples = len(first.weight), x_SBI.shape[1]
-    each, wide, narrow = len(second.weight) // streams, *second.weight.shape[1:]
-    hidden = torch.relu(first(x_SBI)).view(streams, samples, each, wide).transpose(1, 2)
-    out = torch.relu(second(hidden.reshape(streams * each, samples, wide)))
-    return out.view(streams, each, samples, narrow).transpose(1, 2)
-
-
-def mixed(gate_SBE: Tensor, out_SBEH: Tensor) -> Tensor:
-    """(S, B, H): the experts' outputs, weighted by the softmax of their gate."""
-    return (gate_SBE.softmax(-1).unsqueeze(-2) @ out_SBEH).squeeze(-2)
-
-
 def weights(*shape: int) -> nn.Parameter:
     """(groups, in, out), each group drawn as nn.Linear draws."""
     bound = 1 / math.sqrt(shape[-2])

@@ -78,11 +78,11 @@ def train(
     device = device_of(settings.device)
     torch.manual_seed(settings.seed)
     network = Network(recipe, shape)
-    network.start_from(torch.from_numpy(_base_rates(training)).float())
+    network.start_from(torch.from_numpy(base_rates(training)).float())
     network.to(device)
     optimiser = optimiser_of(network, learning_rate=settings.learning_rate, embedding_decay=settings.embedding_decay)
     weight = torch.tensor([t.weight for t in contract.tasks.values()], device=device)
-    seen, held_out = Loader(vocabulary.encode(training)), Loader(vocabulary.encode(validation))
+    seen, held_out = loader_of(recipe, vocabulary, training), loader_of(recipe, vocabulary, validation)
     entropy = _entropy(validation)
     state = Checkpoint(checkpoint, _origin(recipe, contract, shape))
     history, best = state.resume(network, optimiser)
@@ -140,14 +140,15 @@ def _check(contract: Contract, training: Requests, validation: Requests) -> None
         raise ValueError("no task has both classes on the early-stopping day; widen training.window_days or judge another day")
 
 
-def _base_rates(requests: Requests) -> NDArray[np.float64]:
+def base_rates(requests: Requests) -> NDArray[np.float64]:
+    """Per task (T,): the share of positives among known labels."""
     rates: NDArray[np.float64] = (requests.label == 1).sum(0) / np.maximum((requests.label >= 0).sum(0), 1)
     return rates
 
 
 def _entropy(requests: Requests) -> NDArray[np.float64]:
     """Per task: entropy of the base rate in nats; inf where there is one class only, so that the task does not count."""
-    rate = _base_rates(requests)
+    rate = base_rates(requests)
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
     return np.where((rate > 0) & (rate < 1), entropy, np.inf)
@@ -189,6 +190,11 @@ def _run_epoch(
         )
     mean = (steps * labels).sum(0) / labels.sum(0).clamp(min=1)
     return dict(zip(contract.tasks, mean.tolist(), strict=True))
+
+
+def loader_of(recipe: Recipe, vocabulary: Vocabulary, requests: Requests) -> Loader:
+    """Batches, as a network of `recipe` reads them, of raw-key requests."""
+    return Loader(vocabulary.encode(requests), vocabulary.item_slots if recipe.matches else ())
 
 
 def predict(network: Network, loader: Loader, device: torch.device) -> NDArray[np.float64]:

@@ -74,6 +74,11 @@ class Vocabulary:
             _last_features(tables["user"], requests.user[np.argsort(requests.time, kind="stable")]),
         )
 
+    @property
+    def item_slots(self) -> tuple[int, ...]:
+        """Columns of each field of an item: one, or as many as a list has entries."""
+        return tuple(self.item_fields.count(field) for field in dict.fromkeys(self.item_fields))
+
     def sizes(self, fields: tuple[str, ...]) -> list[int]:
         """Embedding rows per field, 'unknown' included."""
         return [len(self.tables[f]) + (2 if f in self.measures else 1) for f in fields]

@@ -14,7 +14,7 @@ from scipy import stats
 
 from benchmarks import leaderboard_page, plan, standing
 from benchmarks.leaderboard_sections import ablations, beside_baselines, beside_lightgbm, own_single_task
-from benchmarks.runs import Record
+from benchmarks.runs import Record, Where
 from benchmarks.standing import Board, Claim, Estimate, altogether, estimate
 from tests import board
 from tests.board import TASKS, TRIALS, of_day, of_worlds
@@ -274,6 +274,15 @@ def test_the_page_tells_what_the_runs_say(tmp_path: Path) -> None:
     assert written(tmp_path / "again", everything()) == (text, summary)
     for picture in ("leaderboard-shares.svg", "leaderboard-gradients.svg"):
         assert (tmp_path / "docs" / picture).read_bytes() == (tmp_path / "again" / "docs" / picture).read_bytes()
+
+
+def test_a_day_of_which_only_an_ablation_is_on_file_is_shown(tmp_path: Path) -> None:
+    variant = plan.variants(board.CONTRACT.actions)[0]
+    (whole,) = of_day({"dtrn": 0.8}, "2017-12-01")
+    told = board.record(plan.run(Where("taobao", "2017-12-01"), "dtrn", TRIALS, variant), whole["tasks"])
+    text, _ = written(tmp_path, [told])
+    assert "click 300 positives from 50 users" in text
+    assert f"| {variant.name} | 0.8000" in text
 
 
 def test_runs_of_settings_that_are_no_longer_the_plans_are_left_out(tmp_path: Path) -> None:

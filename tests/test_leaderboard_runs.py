@@ -50,6 +50,7 @@ def test_a_training_that_was_cut_off_goes_on_and_the_others_are_not_repeated(
 ) -> None:
     asked = runs(small_world[0], "popularity", "mmoe")
     assert not done(asked, small_world, tmp_path / "whole")
+    assert not list((tmp_path / "whole" / "scratch").glob("checkpoints/*"))
 
     with monkeypatch.context() as patch:
         patch.setattr(measuring, "train", cut_off)

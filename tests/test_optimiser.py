@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import names, training
+from models import names, optimiser, training
 from models.batches import Loader
 from models.optimiser import Deferred
 from tests.shops import Sizes, encoded, lively
@@ -40,7 +40,12 @@ def sparse(rows: Tensor, gradient: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("share", [0.0, SHARE, 0.5])
-def test_every_row_is_where_adamw_on_the_whole_table_has_it_whenever_it_is_read(share: float) -> None:
+@pytest.mark.parametrize(("settled", "owed"), [(60, 10**9), (10**9, 10**9), (10**9, 50)])
+def test_every_row_is_where_adamw_on_the_whole_table_has_it_whenever_it_is_read(
+    share: float, settled: int, owed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimiser, "CHUNK", 7)
+    monkeypatch.setattr(optimiser, "MOST_OWED", owed)
     table, rest, deferred = start(share)
     whole, plain = nn.Parameter(table.detach().clone()), nn.Parameter(rest.detach().clone())
     adamw = torch.optim.AdamW(
@@ -55,7 +60,8 @@ def test_every_row_is_where_adamw_on_the_whole_table_has_it_whenever_it_is_read(
         whole.grad, plain.grad = sparse(rows, gradient).to_dense(), other.clone()
         deferred.step()
         adamw.step()
-        if number % 60 == 59:
+        assert len(deferred.owed) <= owed
+        if number % settled == settled - 1 or number == STEPS - 1:
             deferred.settle()
             torch.testing.assert_close(table, whole, rtol=1e-6, atol=1e-8)
             for moment in ("exp_avg", "exp_avg_sq"):
@@ -70,19 +76,37 @@ def test_the_state_that_is_kept_goes_on_as_if_nothing_had_happened() -> None:
     everything = list(steps(4))
     for half in (everything[:70], everything[70:]):
         for rows, gradient, other in half:
-            for one_table, one_rest, optimiser in ((table, rest, deferred), (resumed_table, resumed_rest, resumed)):
-                optimiser.prepare([rows])
+            for one_table, one_rest, one in ((table, rest, deferred), (resumed_table, resumed_rest, resumed)):
+                one.prepare([rows])
                 one_table.grad, one_rest.grad = sparse(rows, gradient), other.clone()
-                optimiser.step()
+                one.step()
         deferred.settle()
         resumed.settle()
         with torch.no_grad():
-            resumed_table, resumed_rest = (nn.Parameter(p.detach().clone()) for p in (table, rest))
+            resumed_table, resumed_rest = (nn.Parameter(p.detach().clone()) for p in (resumed_table, resumed_rest))
         again = Deferred([resumed_table], [resumed_rest], lr=LR, share=SHARE)
         again.load_state_dict(resumed.state_dict())
         resumed = again
     torch.testing.assert_close(resumed_table, table, rtol=0, atol=0)
     torch.testing.assert_close(resumed_rest, rest, rtol=0, atol=0)
+
+
+def test_a_table_that_was_read_twice_steps_by_the_sum_and_one_that_was_not_read_stays() -> None:
+    table, idle, rest = (nn.Parameter(torch.randn(n).double()[:, None]) for n in (6, 4, 1))
+    whole, left = (nn.Parameter(p.detach().clone()) for p in (table, idle))
+    deferred, adamw = Deferred([table, idle], [rest], lr=LR, share=0.0), torch.optim.AdamW([whole], lr=LR, weight_decay=0.0)
+    rows, gradient = torch.tensor([1, 4]), torch.tensor([[2.0], [-3.0]]).double()
+    for _ in range(3):
+        deferred.prepare([rows, torch.empty(0, dtype=torch.int64)])
+        twice = torch.sparse_coo_tensor(
+            rows.repeat(2)[None], torch.cat([gradient, 5 * gradient]), (6, 1), check_invariants=True
+        )
+        table.grad, whole.grad = twice, torch.zeros(6, 1).double().index_copy_(0, rows, 6 * gradient)
+        deferred.step()
+        adamw.step()
+    deferred.settle()
+    torch.testing.assert_close(table, whole)
+    torch.testing.assert_close(idle, left, rtol=0, atol=0)
 
 
 def test_a_share_beyond_the_whole_row_is_refused() -> None:

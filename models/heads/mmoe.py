@@ -27,8 +27,8 @@ class MMoE(Head):
 
     def forward(self, x_SBI: Tensor) -> Tensor:
         """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T)."""
-        gate = torch.bmm(x_SBI.expand(len(self.gate), -1, -1), self.gate).softmax(-1)  # (T, B, E)
-        logits: Tensor = self.towers(mixture(x_SBI, self.first, self.second, gate))
+        gate = torch.bmm(x_SBI.expand(len(self.gate), -1, -1), self.gate)  # (T, B, E)
+        logits: Tensor = self.towers(mixture(gate, self.first, self.second, x_SBI))
         return logits
 
 

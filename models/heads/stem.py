@@ -20,8 +20,9 @@ from torch import Tensor
 
 from models.config import Recipe
 from models.embeddings import Shape
+from models.experts import experts, mixed
 from models.parts import Head
-from models.towers import Grouped, Towers, experts, mixed, weights
+from models.towers import Grouped, Towers, weights
 
 
 class STEM(Head):
