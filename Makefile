@@ -8,8 +8,11 @@ SHELL := /bin/bash
 # What the caller left out stays out of the environment: the command line has its own defaults.
 $(foreach name,DATASET LOG DTRN_HOME PORT,$(if $(value $(name)),$(eval export $(name))))
 
-# Threads that wait by spinning take the cores from those that work.
-export OMP_WAIT_POLICY ?= PASSIVE
+# A thread that waits for another spins for about a tenth of a millisecond, then sleeps: asleep at once, a second core gains
+# nothing; spinning on, threads take the cores from those that work.
+ifndef OMP_WAIT_POLICY
+export GOMP_SPINCOUNT ?= 10000
+endif
 # Memory that a step of training gives back is taken again by the next: handing it to the system in between costs a fifth of it.
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824

@@ -30,7 +30,7 @@ class Side:
     def __init__(self, python: Path, file: str, log: Path, *, items: int, batch: int, seed: int, threads: int) -> None:
         isolated = "-I" if file == "peer.py" else "-P"  # no folder of the script on the path
         words = [HERE / "side.py", HERE / file, log, items, batch, seed, threads]
-        env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
+        env = {"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
         self.name = f"{file}, {items} items"
         self.told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(

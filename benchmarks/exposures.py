@@ -33,6 +33,7 @@ GROUPS, FAVOURITES, PLACES, SEGMENTS = 64, 3, 8, 8
 QUALITY, STRENGTH, FADING, OFFSET = 0.8, 2.5, 0.1, 0.8
 HOUR = 3_600_000
 DAY = 24 * HOUR
+FLAT = tuple(f.name for f in dataclasses.fields(Requests) if f.name not in ("sequences", "told"))
 RAGGED = ("offsets", "tokens", "times")
 
 CONTRACT = Contract.model_validate(
@@ -141,11 +142,10 @@ def _probability(
 
 
 def save(requests: Requests, folder: Path) -> None:
-    """Every array as a .npy file of its own; `sequences.tokens` and the like are numbered by action."""
+    """Every array as a .npy file of its own; `sequences.tokens` and the like are numbered by action. No statistics."""
     folder.mkdir(parents=True)
-    for field in dataclasses.fields(requests):
-        if field.name != "sequences":
-            np.save(folder / f"{field.name}.npy", getattr(requests, field.name))
+    for name in FLAT:
+        np.save(folder / f"{name}.npy", getattr(requests, name))
     np.save(folder / "users.npy", requests.sequences.users)
     for name in RAGGED:
         for action, array in enumerate(getattr(requests.sequences, name)):
@@ -156,5 +156,4 @@ def load(folder: Path) -> Requests:
     """What `save` wrote."""
     ragged = [[np.load(folder / f"{name}-{action}.npy") for action in range(len(ACTIONS))] for name in RAGGED]
     sequences = Sequences(np.load(folder / "users.npy"), *ragged)
-    whole = {f.name: np.load(folder / f"{f.name}.npy") for f in dataclasses.fields(Requests) if f.name != "sequences"}
-    return Requests(**whole, sequences=sequences)
+    return Requests(**{name: np.load(folder / f"{name}.npy") for name in FLAT}, sequences=sequences)

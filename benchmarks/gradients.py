@@ -71,7 +71,7 @@ def angles(recipe: Recipe, contract: Contract, training: Requests, epochs: int, 
     same seed for every model, and are not the ones stepped on.
     """
     settings = contract.training
-    vocabulary = Vocabulary.fit(training, contract)
+    vocabulary = Vocabulary.fit(training, contract, (training,) if recipe.statistics else ())
     torch.manual_seed(settings.seed)
     network = Network(recipe, Shape.of(contract, vocabulary))
     network.start_from(torch.from_numpy(base_rates(training)).float())

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from benchmarks import exposures
 from benchmarks.padded import PlainDTRN, collate
+from models import names
 from models.batches import Batch, Loader
-from models.config import RECIPES, Recipe
+from models.config import Recipe, named
 from models.contract import Contract
 from models.embeddings import Shape
 from models.heads.mmoe import MMoE
@@ -66,8 +67,10 @@ def _normed(norm: nn.BatchNorm1d, x_GBI: Tensor) -> Tensor:
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe `mmoe` or `dtrn` with the benchmark's widths, and without matches, which the peer does not read either."""
-    return replace(RECIPES[name], matches=False, width=WIDTH, experts=EXPERTS, expert_widths=EXPERT_WIDTHS, tower=TOWER)
+    """The recipe `mmoe` or `dtrn` with the benchmark's widths and the papers' inputs, which are the peer's too."""
+    return replace(
+        named(f"{names.split(name)[0]}-plain"), width=WIDTH, experts=EXPERTS, expert_widths=EXPERT_WIDTHS, tower=TOWER
+    )
 
 
 def network_of(name: str, shape: Shape, seed: int) -> Network:

@@ -245,7 +245,7 @@ def run(settings: Settings, python: Path | None, missing: str | None) -> dict[st
         **about,
         "versions": {**about["versions"], "peer": peer},
         "peer_missing": missing,
-        "environment": {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")},
+        "environment": {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")},
         "settings": asdict(settings),
         "widths": {"experts": EXPERTS, "expert_widths": EXPERT_WIDTHS, "tower": TOWER, "embedding": WIDTH},
         "logs": logs,

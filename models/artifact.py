@@ -26,6 +26,7 @@ from models.contract import Contract
 from models.embeddings import Shape
 from models.network import Network
 from models.requests import Requests
+from models.statistics import Statistics
 from models.training import Trained, loader_of, predict
 from models.vocabulary import Vocabulary
 
@@ -61,6 +62,7 @@ def save(folder: Path, name: str, trained: Trained) -> None:
     save_file({k: v.contiguous() for k, v in trained.network.state_dict().items()}, folder / "weights.safetensors")
     vocabulary = trained.vocabulary
     tables = {f"table/{k}": v for k, v in vocabulary.tables.items()} | {"items": vocabulary.items, "users": vocabulary.users}
+    tables |= Statistics.kept(vocabulary.statistics)
     save_arrays({k: np.ascontiguousarray(v) for k, v in tables.items()}, folder / "vocabulary.safetensors")
     spec = {
         "format": FORMAT,
@@ -90,7 +92,8 @@ def load(folder: Path) -> NeuralRanker:
         raise ValueError(f"{folder / 'spec.json'}: {error}; {REMEDY}") from None
     arrays = _read(folder / "vocabulary.safetensors", load_arrays)
     tables = {k.removeprefix("table/"): v for k, v in arrays.items() if k.startswith("table/")}
-    vocabulary = Vocabulary.of(contract, tables, arrays["items"], arrays["users"])
+    statistics = Statistics.read(arrays)
+    vocabulary = Vocabulary(contract, tables, arrays["items"], arrays["users"], statistics)
     with torch.device("meta"):
         network = Network(recipe, Shape.of(contract, vocabulary))
     try:

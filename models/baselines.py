@@ -1,4 +1,4 @@
-"""The two models that anyone would try first: smoothed item popularity, and LightGBM on plain counts and recencies.
+"""The two models that anyone would try first: smoothed item popularity, and LightGBM on counts, recencies and statistics.
 
 They are reference rows of the verdict and are never served. Both score raw-key requests, as a neural ranker does.
 """
@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from models.contract import Contract
 from models.requests import NULL_KEY, Ints, Requests
+from models.statistics import Statistics, days_of
 
 PRIOR = 20.0
 """Samples of the base rate that every item starts with."""
@@ -80,11 +81,15 @@ class Popularity:
 
 @dataclass(frozen=True)
 class LightGBM:
-    """One gradient-boosted model per task on `count_features`; a task with one class in training keeps its base rate."""
+    """One gradient-boosted model per task on `count_features` and the statistics that a neural model has too.
+
+    A task with one class in training keeps its base rate.
+    """
 
     contract: Contract
     boosters: tuple[lightgbm.Booster | None, ...]
     base: Floats
+    statistics: dict[str, Statistics]
     name: ClassVar[str] = "lightgbm"
 
     @property
@@ -99,18 +104,19 @@ class LightGBM:
         """
         if not len(training):
             raise ValueError("no training samples: lightgbm needs at least one; widen training.window_days or ingest more days")
-        x, x_validation = count_features(contract, training), count_features(contract, validation)
+        statistics = Statistics.fit(contract, (training, validation))
+        x, x_validation = (_features(contract, statistics, part) for part in (training, validation))
         boosters, base = [], []
         for task in range(len(contract.tasks)):
             known, y = training.label[:, task] >= 0, training.label[:, task]
             base.append(float((y == 1).sum() / max(known.sum(), 1)))
             both = {0, 1} <= set(y.tolist())
             boosters.append(_boost(contract, x[known], y[known], x_validation, validation.label[:, task]) if both else None)
-        return cls(contract, tuple(boosters), np.array(base))
+        return cls(contract, tuple(boosters), np.array(base), statistics)
 
     def score(self, requests: Requests) -> Floats:
         """(B, T) probabilities."""
-        x = count_features(self.contract, requests)
+        x = _features(self.contract, self.statistics, requests)
         columns = [
             np.full(len(x), base) if booster is None else np.asarray(booster.predict(x), np.float64)
             for booster, base in zip(self.boosters, self.base, strict=True)
@@ -122,7 +128,7 @@ class LightGBM:
         for task, booster in zip(self.tasks, self.boosters, strict=True):
             if booster is not None:
                 booster.save_model(str(folder / f"{task}.txt"))
-        save_file({"base": self.base}, folder / "base.safetensors")
+        save_file({"base": self.base, **Statistics.kept(self.statistics)}, folder / "tables.safetensors")
         _write_spec(folder, self.name, self.contract)
 
     @classmethod
@@ -130,7 +136,8 @@ class LightGBM:
         contract = _read_contract(folder)
         paths = [folder / f"{task}.txt" for task in contract.tasks]
         boosters = tuple(lightgbm.Booster(model_file=str(p)) if p.is_file() else None for p in paths)
-        return cls(contract, boosters, load_file(folder / "base.safetensors")["base"])
+        arrays = load_file(folder / "tables.safetensors")
+        return cls(contract, boosters, arrays["base"], Statistics.read(arrays))
 
 
 Baseline = Popularity | LightGBM
@@ -151,6 +158,14 @@ def feature_names(contract: Contract) -> list[str]:
             names += [f"{action}_same_{field}_count", f"{action}_same_{field}_recency"]
         names.append(f"{action}_item_popularity")
     return names
+
+
+def _features(contract: Contract, statistics: dict[str, Statistics], requests: Requests) -> Floats:
+    """(B, features + 2T): `count_features`, then the statistics of the item and of the user by task."""
+    day = days_of(contract, requests.time)
+    item = statistics["item"].values(requests.item[:, 0], day[requests.request])
+    user = statistics["user"].values(requests.user[:, 0], day)[requests.request]
+    return np.concatenate([count_features(contract, requests), item, user], axis=1)
 
 
 def count_features(contract: Contract, requests: Requests) -> Floats:
@@ -231,7 +246,7 @@ def _popularity(requests: Requests, action: int, since: Ints, before: Ints) -> F
 def _boost(
     contract: Contract, x: Floats, y: NDArray[Any], x_validation: Floats, y_validation: NDArray[Any]
 ) -> lightgbm.Booster:
-    names = feature_names(contract)
+    names = feature_names(contract) + [f"{kind}_{task}_rate" for kind in ("item", "user") for task in contract.tasks]
     parameters = {
         "objective": "binary", "learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 50, "lambda_l2": 1.0,
         "seed": contract.training.seed, "deterministic": True, "force_row_wise": True, "num_threads": 2, "verbosity": -1,

@@ -52,7 +52,7 @@ class Bucket:
 
 @dataclass
 class Batch:
-    """Whole requests: user (U, Fu), item (B, Fi), context (B, Fc) rows; label and known (B, T); place (B, A).
+    """Whole requests: user (U, Fu), item (B, Fi), context (B, Fc) rows; label and known (B, T); place (B, A), history (U, A).
 
     The histories' tokens lie end to end as the buckets do, and those by action: token (Q, Fi) rows · gap (Q,) time-gap bucket ·
     age (Q,) 0 for the newest event. Of ids only these rows are read: users (Nu,), items (Ni,), ascending; the first column of
@@ -60,7 +60,8 @@ class Batch:
     candidate's item, and each of its features (of a list: one entry of it): how many there are (count bucket), and how long
     ago the last of them was (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or gap);
     K is 0 where nobody reads them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in the
-    buckets' outputs laid end to end.
+    buckets' outputs laid end to end; history[u, a] likewise of (bucket, n). told: rows of the statistics of users (U, T) and of
+    items (B, T); no columns where there are none.
     """
 
     user_UF: Tensor
@@ -77,6 +78,20 @@ class Batch:
     buckets: list[Bucket]
     match_BAK2: Tensor
     place_BA: Tensor
+    history_UA: Tensor
+    user_told_UT: Tensor
+    item_told_BT: Tensor
+
+    def shares(self, number: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(Q,): one over its history's length, 0 of what is no event; (histories,): where the tokens of each begin."""
+        present = [bucket.present_NL for bucket in self.buckets]
+        if not present:
+            return self.gap_Q.new_empty(0, dtype=number), self.gap_Q.new_empty(0)
+        shares = torch.cat([(p / p.sum(1, keepdim=True, dtype=number)).flatten() for p in present])
+        begins = [
+            b.begin + p.shape[1] * torch.arange(len(p), device=p.device) for b, p in zip(self.buckets, present, strict=True)
+        ]
+        return shares, torch.cat(begins)
 
     def actions(self) -> Iterator[tuple[int, int, int, list[Bucket]]]:
         """(action, begin, end, buckets) of every action that some request has a history of; its tokens are begin … end."""
@@ -132,12 +147,13 @@ class Loader:
 
     def _batch(self, part: Requests, dropout: tuple[float, np.random.Generator] | None) -> Batch:
         sizes = np.diff(part.offsets)
-        place = np.zeros((len(part), part.start.shape[1]), np.int64)
+        place, history = (np.zeros((n, part.start.shape[1]), np.int64) for n in (len(part), len(part.time)))
         lengths = part.end - part.start
         kind = np.where(lengths > 0, np.searchsorted(EDGES, lengths), -1)
         match = np.zeros((*place.shape, 1 + len(self.fields) if self.fields else 0, 2), np.int64)
         buckets: list[Bucket] = []
-        tokens, gaps, ages, base, begin = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)], 1, 0
+        tokens, gaps, ages = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        base, begin, first = 1, 0, 1
         for action, number in itertools.product(range(lengths.shape[1]), range(len(EDGES) + 1)):
             u = np.flatnonzero(kind[:, action] == number)
             if not len(u):
@@ -158,10 +174,12 @@ class Loader:
                 found = _matches(part.item[candidate], self.tokens[token], self.fields, present, gap)
                 match[candidate[looks], action] = found[looks]
             buckets.append(Bucket(action, begin, torch.from_numpy(present), torch.from_numpy(candidate)))
-            base, begin = base + looks.size, begin + token.size
+            history[u, action] = first + np.arange(len(u))
+            base, begin, first = base + looks.size, begin + token.size, first + len(u)
         user, item = _dropped(part.user, dropout), _dropped(part.item, dropout)
         token_QF = _dropped(self.tokens[np.concatenate(tokens)], dropout)
         tables = np.arange(match.shape[1] * match.shape[2]).reshape(*match.shape[1:3], 1)
+        told = part.told or tuple(np.empty((n, 0), np.int32) for n in (len(user), len(item)))
         users, items = _localised([user]), _localised([item, token_QF])
         return Batch(
             torch.from_numpy(user),
@@ -178,6 +196,8 @@ class Loader:
             buckets,
             torch.from_numpy(match + tables * (COUNTS + GAPS) + [0, COUNTS]),
             torch.from_numpy(place),
+            torch.from_numpy(history),
+            *(torch.from_numpy(rows.astype(np.int64)) for rows in told),
         )
 
 

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from models import names
 
-FORMAT = 3
+FORMAT = 4
 """Of an artifact's files: raised when today's code cannot read yesterday's."""
 
 Size = Annotated[int, Field(ge=1)]
@@ -34,7 +34,8 @@ class Recipe:
     rows that turn 'unknown' in training · standard deviation of the embeddings at the start. Of DTRN and DMT: what makes the
     `interest` of a history and its `refinement` (in the modules of these names), `copies` of DMT's Transformers. Of
     STEM and PEPNet: the `base` bottom that they have a copy of per stream, or a gate on. `matches`: whether an
-    interest is also told how often and how lately the history has the candidate. Raises ValueError naming the part.
+    interest is also told how often and how lately the history has the candidate; `statistics`: whether a sample is also told
+    how earlier ones of its user and of its item went. Raises ValueError naming the part.
     """
 
     bottom: Annotated[str, _part("bottoms")]
@@ -55,6 +56,7 @@ class Recipe:
     copies: Size = 1
     base: Annotated[str, _part("bottoms")] = "pooled"
     matches: bool = True
+    statistics: bool = True
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Recipe:

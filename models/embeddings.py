@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from models.batches import COUNTS, GAPS, Batch
 from models.config import Recipe
 from models.contract import Contract
+from models.statistics import BINS
 from models.vocabulary import Vocabulary
 
 
@@ -20,7 +21,8 @@ class Shape:
     """What comes from the data: embedding rows per field ('unknown' included), tasks, actions, longest history.
 
     `given`: for each task the place of the task that it is conditional on, or -1; empty where none is. `slots`: columns of each
-    field, those of the user, then the item, then the context; empty where each has one (only a list has more).
+    field, those of the user, then the item, then the context; empty where each has one (only a list has more). `told`: rows of
+    the table of statistics, 0 where there are none.
     """
 
     user: tuple[int, ...]
@@ -31,6 +33,7 @@ class Shape:
     length: int
     given: tuple[int, ...] = ()
     slots: tuple[int, ...] = ()
+    told: int = 0
 
     @classmethod
     def of(cls, contract: Contract, vocabulary: Vocabulary) -> Shape:
@@ -49,6 +52,7 @@ class Shape:
             max(contract.lengths),
             given,
             slots if max(slots) > 1 else (),
+            BINS * len(contract.tasks) if vocabulary.statistics else 0,
         )
 
     @property
@@ -58,7 +62,10 @@ class Shape:
 
 
 class Fields(nn.Module):
-    """A table per field, for a list the mean over its entries. A history token shares the candidate's item tables."""
+    """A table per field, for a list the mean over its entries. A history token shares the candidate's item tables.
+
+    To the embeddings of a sample's user and item ids that of their statistics is added, which starts at 0.
+    """
 
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
         super().__init__()
@@ -67,21 +74,45 @@ class Fields(nn.Module):
         self.context = _tables(shape.context, recipe)
         slots = shape.slots or (1,) * (len(shape.user) + len(shape.item) + len(shape.context))
         users, items = len(shape.user), len(shape.user) + len(shape.item)
+        told = shape.told if recipe.statistics else 0
+        self.told = nn.ParameterList(torch.zeros(told, recipe.width) for _ in range(2 if told else 0))
         self.columns = (_places(slots[:users]), _places(slots[users:items]), _places(slots[items:]))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, F, D): user, item and context fields of every sample; (Q, D): every token, the sum of its item's fields."""
-        samples = len(batch.item_BF)
-        user = [x[batch.request_B] for x in _side(self.user, self.columns[0], batch.user_UF, batch.users)]
-        item = _side(self.item, self.columns[1], torch.cat([batch.item_BF, batch.token_QF]), batch.items)
+        read = _read(self.item[0], batch.items)
+        tokens = [_looked_up(t, batch.token_QF, c) for t, c in self._item_tables(read)]
+        return self._samples(batch, read), torch.stack(tokens).sum(0)
+
+    def pooled(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B, F, D): fields as `forward` gives them; (U, A, D): the mean of each history's tokens, 0 where it is empty.
+
+        No token is laid out: a history is one bag of rows.
+        """
+        read = _read(self.item[0], batch.items)
+        share_Q, starts = batch.shares(read.dtype)
+        bags = [_bags(t, batch.token_QF, c, share_Q, starts) for t, c in self._item_tables(read)]
+        means = torch.stack(bags).sum(0)
+        return self._samples(batch, read), torch.cat([means.new_zeros(1, means.shape[1]), means])[batch.history_UA]
+
+    def _item_tables(self, read: Tensor) -> list[tuple[Tensor, int | slice]]:
+        """Table and columns of each field of an item; that of the id is `read`, of which the rows hold places."""
+        return list(zip([read, *map(_weight, self.item[1:])], self.columns[1], strict=True))
+
+    def _samples(self, batch: Batch, read: Tensor) -> Tensor:
+        users = [_read(self.user[0], batch.users), *map(_weight, self.user[1:])]
+        user = [_looked_up(t, batch.user_UF, c) for t, c in zip(users, self.columns[0], strict=True)]
+        item = [_looked_up(t, batch.item_BF, c) for t, c in self._item_tables(read)]
+        for side, rows, table in zip((user, item), (batch.user_told_UT, batch.item_told_BT), self.told, strict=False):
+            side[0] = side[0] + F.embedding_bag(rows, table, mode="sum")
+        user = [x[batch.request_B] for x in user]
         context = [_looked_up(_weight(t), batch.context_BC, c) for t, c in zip(self.context, self.columns[2], strict=True)]
-        fields = torch.stack([*user, *(x[:samples] for x in item), *context], dim=1)
-        return fields, torch.stack([x[samples:] for x in item]).sum(0)
+        return torch.stack([*user, *item, *context], dim=1)
 
     def ids(self, batch: Batch) -> Tensor:
         """(B, 2·D): the embeddings of the user's and of the item's id."""
-        user = F.embedding(batch.users, _weight(self.user[0]), sparse=True)[batch.user_UF[batch.request_B, 0]]
-        item = F.embedding(batch.items, _weight(self.item[0]), sparse=True)[batch.item_BF[:, 0]]
+        user = _read(self.user[0], batch.users)[batch.user_UF[batch.request_B, 0]]
+        item = _read(self.item[0], batch.items)[batch.item_BF[:, 0]]
         return torch.cat([user, item], dim=-1)
 
     def candidate(self, fields_BFD: Tensor) -> Tensor:
@@ -138,24 +169,34 @@ def _places(slots: tuple[int, ...]) -> list[int | slice]:
     return [begin if count == 1 else slice(begin, begin + count) for begin, count in zip(ends, slots, strict=False)]
 
 
-def _side(tables: nn.ModuleList, columns: list[int | slice], rows: Tensor, ids: Tensor) -> list[Tensor]:
-    """(…, D) of every field of users or items, whose ids in column 0 are places in `ids`.
-
-    The id's gradient is sparse: the rows `ids` once each, which is what `models.optimiser` goes by.
-    """
-    read = F.embedding(ids, _weight(tables[0]), sparse=True)
-    own = _looked_up(read, rows, columns[0])
-    return [own, *(_looked_up(_weight(t), rows, c) for t, c in zip(tables[1:], columns[1:], strict=True))]
+def _read(table: nn.Module, ids: Tensor) -> Tensor:
+    """The rows `ids` of an id's table, once each: its gradient is sparse in just these, which `models.optimiser` goes by."""
+    return F.embedding(ids, _weight(table), sparse=True)
 
 
 def _looked_up(table: Tensor, rows: Tensor, columns: int | slice) -> Tensor:
     """(…, D) of a field's `columns` in `rows` (…, columns). Of a list: the mean of its known entries, or 'unknown'."""
     entries = F.embedding(rows[..., columns], table)
-    if isinstance(columns, int):
-        return entries
-    known = (rows[..., columns] > 0).unsqueeze(-1)
-    mean = (entries * known).sum(-2) / known.sum(-2).clamp(min=1)
-    return torch.where(known.any(-2), mean, table[0])
+    return (
+        entries
+        if isinstance(columns, int)
+        else (entries * _entry_shares(rows[..., columns], table.dtype).unsqueeze(-1)).sum(-2)
+    )
+
+
+def _bags(table: Tensor, rows_QF: Tensor, columns: int | slice, share_Q: Tensor, starts: Tensor) -> Tensor:
+    """(bags, D): the sums of what `_looked_up` gives of the rows of each bag, weighted by `share_Q`."""
+    rows, share = rows_QF[:, columns], share_Q
+    if not isinstance(columns, int):
+        share, starts = (share[:, None] * _entry_shares(rows, table.dtype)).flatten(), starts * rows.shape[1]
+    return F.embedding_bag(rows.flatten(), table, starts, mode="sum", per_sample_weights=share)
+
+
+def _entry_shares(rows: Tensor, number: torch.dtype) -> Tensor:
+    """Weight of each entry of lists (…, entries): alike for the known ones; the first one's row, 'unknown', where none is."""
+    known = rows > 0
+    known[..., 0] |= ~known.any(-1)
+    return known / known.sum(-1, keepdim=True, dtype=number)
 
 
 def _weight(table: nn.Module) -> Tensor:

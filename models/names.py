@@ -12,10 +12,13 @@ import pkgutil
 import re
 from typing import Any
 
+PLAIN = {"matches": False, "statistics": False}
+"""Without what is told of a candidate beside its embeddings: the papers' inputs."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
-    "dtrn-plain": {"bottom": "dtrn", "matches": False},
-    "dmt-plain": {"bottom": "dmt", "matches": False},
-    "pooled-plain": {"bottom": "pooled", "matches": False},
+    "dtrn-plain": {"bottom": "dtrn", **PLAIN},
+    "dmt-plain": {"bottom": "dmt", **PLAIN},
+    "pooled-plain": {"bottom": "pooled", **PLAIN},
     "dtrn-tim": {"bottom": "dtrn", "refinement": "none"},
     "dtrn-trm": {"bottom": "dtrn", "interest": "shared"},
     "dtrn-shared-trm": {"bottom": "dtrn", "refinement": "shared"},

@@ -51,8 +51,14 @@ class Deferred(torch.optim.AdamW):
                 "exp_avg": torch.zeros_like(table),
                 "exp_avg_sq": torch.zeros_like(table),
             }
-        self.read = [torch.empty(0, dtype=torch.int64, device=table.device) for table in tables]
+        self.read = [self._rows(table, torch.empty(0, dtype=torch.int64, device=table.device)) for table in tables]
+        """By table: the rows of the last `prepare`, and what is in them of the table, m and v as of now."""
         self._settled()
+
+    def _rows(self, table: nn.Parameter, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        whole = table.detach(), self.state[table]["exp_avg"], self.state[table]["exp_avg_sq"]
+        row, m, v = (tensor.index_select(0, rows) for tensor in whole)
+        return rows, row, m, v
 
     def _settled(self) -> None:
         """Every row is as of this step: of the steps before it nothing is owed."""
@@ -67,15 +73,11 @@ class Deferred(torch.optim.AdamW):
     @torch.no_grad()
     def prepare(self, rows: list[Tensor]) -> None:
         """Bring these rows of each table up to date; ascending, distinct."""
-        self.read = rows
         factors = self._factors()
-        for table, read, last in zip(self.tables, rows, self.last, strict=True):
-            whole = table, self.state[table]["exp_avg"], self.state[table]["exp_avg_sq"]
-            row, m, v = (tensor.index_select(0, read) for tensor in whole)
+        self.read = [self._rows(table, read) for table, read in zip(self.tables, rows, strict=True)]
+        for table, (read, row, m, v), last in zip(self.tables, self.read, self.last, strict=True):
             self._catch_up(row, m, v, last[read], factors.to(table))
-            for tensor, part in zip(whole, (row, m, v), strict=True):
-                tensor.index_copy_(0, read, part)
-            last[read] = self.now
+            table.index_copy_(0, read, row)
 
     def _factors(self) -> Tensor:
         """(4, steps since `first`): what θ, S·(-lr), m and v are multiplied by, for each last step s."""
@@ -99,22 +101,20 @@ class Deferred(torch.optim.AdamW):
         super().step(closure)
         self.now += 1
         unbiased1, unbiased2 = 1 - self.beta1**self.now, 1 - self.beta2**self.now
-        for table, gradient, rows, last in zip(self.tables, gradients, self.read, self.last, strict=True):
+        for table, gradient, (read, row, m, v), last in zip(self.tables, gradients, self.read, self.last, strict=True):
             state = self.state[table]
             state["step"] += 1
-            if gradient is None:
-                continue
-            if gradient._nnz() != len(rows):  # a table that was read twice has each row twice
-                gradient = gradient.coalesce()
-            g = gradient._values()
-            m = state["exp_avg"].index_select(0, rows).lerp_(g, 1 - self.beta1)
-            v = state["exp_avg_sq"].index_select(0, rows).mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
-            state["exp_avg"].index_copy_(0, rows, m)
-            state["exp_avg_sq"].index_copy_(0, rows, v)
-            spread = v.sqrt_().div_(math.sqrt(unbiased2)).add_(self.eps)
-            moved = table.index_select(0, rows).mul_(1 - self.share).addcdiv_(m, spread, value=-self.lr / unbiased1)
-            table.index_copy_(0, rows, moved)
-            last[rows] = self.now
+            if gradient is not None:
+                if gradient._nnz() != len(read):  # a table that was read twice has each row twice
+                    gradient = gradient.coalesce()
+                g = gradient._values()
+                m.lerp_(g, 1 - self.beta1)
+                v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+                spread = v.sqrt().div_(math.sqrt(unbiased2)).add_(self.eps)
+                row.mul_(1 - self.share).addcdiv_(m, spread, value=-self.lr / unbiased1)
+            for tensor, part in ((table, row), (state["exp_avg"], m), (state["exp_avg_sq"], v)):
+                tensor.index_copy_(0, read, part)
+            last[read] = self.now if gradient is not None else self.now - 1
         self.owed = torch.cat([self.owed * (1 - self.share), torch.zeros(1, dtype=torch.float64)])
         count = min(len(self.owed) - 1, LONGEST)
         recent = torch.arange(count, 0, -1, dtype=torch.float64)  # t - s of all s < t that still count

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from models.batches import Batch
 from models.config import Recipe
-from models.embeddings import Fields, Matches, Shape, placed
+from models.embeddings import Fields, Matches, Shape
 from models.towers import Towers
 
 
@@ -54,11 +54,6 @@ class Tabled(Bottom):
         self.fields = Fields(recipe, shape)
         self.matches = Matches(recipe, shape) if recipe.matches else None
         self.outputs = shape.fields * recipe.width
-
-    def interests(self, outs: list[Tensor], batch: Batch, streams: int, like: Tensor) -> Tensor:
-        """(streams, B, A, D) interests: the buckets' outputs in their samples' places, and what `Matches` adds to them."""
-        interests = placed(outs, batch, streams, like)
-        return interests if self.matches is None else interests + self.matches(batch)
 
 
 class Separate(nn.ModuleList, Bottom):

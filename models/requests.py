@@ -107,6 +107,7 @@ class Requests:
     label     0, 1, or MASKED                                    (B, T) int8
     start,end per action: the request's span in `sequences`      (U, A)
     sequences shared by all selections of these requests
+    told      of encoded requests: rows of `models.statistics` of each user and item, (U, T) and (B, T), or none
     """
 
     user: NDArray[Any]
@@ -118,6 +119,7 @@ class Requests:
     start: Ints
     end: Ints
     sequences: Sequences
+    told: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
 
     def __len__(self) -> int:
         """Number of samples B."""
@@ -143,6 +145,7 @@ class Requests:
             label=self.label[rows],
             start=self.start[requests],
             end=self.end[requests],
+            told=None if self.told is None else (self.told[0][requests], self.told[1][rows]),
         )
 
     def batches(self, samples: int, order: Ints | None = None) -> Iterator[Requests]:

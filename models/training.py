@@ -73,7 +73,7 @@ def train(
     """
     settings = contract.training
     _check(contract, training, validation)
-    vocabulary = Vocabulary.fit(training, contract)
+    vocabulary = Vocabulary.fit(training, contract, (training, validation) if recipe.statistics else ())
     shape = Shape.of(contract, vocabulary)
     device = device_of(settings.device)
     torch.manual_seed(settings.seed)

@@ -5,7 +5,9 @@ A measure has no key of its own kind to remember: its table holds the edges of b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.contract import Contract
 from models.requests import NULL_KEY, Ints, Requests, Sequences
+from models.statistics import Statistics, days_of
 
 Rows = NDArray[np.int32]
 
@@ -24,29 +27,25 @@ LARGE = 1 << 15
 class Vocabulary:
     """Sorted distinct keys of each field; key i is row i + 1.
 
-    Fields are named by `user_fields`, `item_fields`, `context_fields`, the column order of the arrays in `Requests`; a list has
-    several columns of one field. The tables of the fields in `measures` are ascending edges: what lies below edge 0 is row 1.
-    `items` and `users` remember the last features seen with each item (user), for requests that name only the id:
-    (keys of the field 'item', Fi - 1) and (keys of the field 'user', Fu - 1).
+    Fields are named by the contract's `user_fields`, `item_fields`, `context_fields`, the column order of the arrays in
+    `Requests`; a list has several columns of one field. The tables of the fields in `measures` are ascending edges: what lies
+    below edge 0 is row 1. `items` and `users` remember the last features seen with each item (user), for requests that name
+    only the id: (keys of the field 'item', Fi - 1) and (keys of the field 'user', Fu - 1). `statistics`: of 'item' and 'user',
+    or none.
     """
 
-    user_fields: tuple[str, ...]
-    item_fields: tuple[str, ...]
-    context_fields: tuple[str, ...]
-    measures: frozenset[str]
+    contract: Contract
     tables: dict[str, Ints]
     items: Ints
     users: Ints
+    statistics: dict[str, Statistics]
 
     @classmethod
-    def of(cls, contract: Contract, tables: dict[str, Ints], items: Ints, users: Ints) -> Vocabulary:
-        """The vocabulary that these arrays are of a model of `contract`."""
-        measures = frozenset(name for name in contract.features if contract.kind(name) == "number")
-        return cls(contract.user_fields, contract.item_fields, contract.context_fields, measures, tables, items, users)
+    def fit(cls, requests: Requests, contract: Contract, counted: Sequence[Requests] = ()) -> Vocabulary:
+        """Every key of the training requests and of the histories that those requests read, no later ones.
 
-    @classmethod
-    def fit(cls, requests: Requests, contract: Contract) -> Vocabulary:
-        """Every key of the training requests and of the histories that those requests read, no later ones."""
+        With statistics of the samples in `counted`, where there are some.
+        """
         seen = [requests.item]
         for action, tokens in enumerate(requests.sequences.tokens):
             # A request's end is strictly before it, so the union of the spans holds nothing from after the window.
@@ -67,17 +66,23 @@ class Vocabulary:
                 measure = contract.kind(field) == "number"
                 tables[field] = _edges(keys, contract.features[field].bins) if measure else _distinct(keys)
         last = np.argsort(requests.time[requests.request], kind="stable")
-        return cls.of(
+        return cls(
             contract,
             tables,
             _last_features(tables["item"], np.concatenate([*seen[1:], requests.item[last]])),
             _last_features(tables["user"], requests.user[np.argsort(requests.time, kind="stable")]),
+            Statistics.fit(contract, counted) if counted else {},
         )
+
+    @cached_property
+    def measures(self) -> frozenset[str]:
+        return frozenset(name for name in self.contract.features if self.contract.kind(name) == "number")
 
     @property
     def item_slots(self) -> tuple[int, ...]:
         """Columns of each field of an item: one, or as many as a list has entries."""
-        return tuple(self.item_fields.count(field) for field in dict.fromkeys(self.item_fields))
+        fields = self.contract.item_fields
+        return tuple(fields.count(field) for field in dict.fromkeys(fields))
 
     def sizes(self, fields: tuple[str, ...]) -> list[int]:
         """Embedding rows per field, 'unknown' included."""
@@ -99,7 +104,7 @@ class Vocabulary:
         return out.reshape(keys.shape)
 
     def encode(self, requests: Requests) -> Requests:
-        """The same requests with rows (int32) for keys in user, item, context and tokens.
+        """The same requests with rows (int32) for keys in user, item, context and tokens, and what statistics tell of them.
 
         An item that is not in the table gets a negative number of its own (`stranger`): no row of an embedding, but a
         candidate can still be told from another and found again in a history.
@@ -107,9 +112,10 @@ class Vocabulary:
         sequences = requests.sequences
         return replace(
             requests,
-            user=self._columns(self.user_fields, requests.user),
+            user=self._columns(self.contract.user_fields, requests.user),
             item=self._items(requests.item),
-            context=self._columns(self.context_fields, requests.context),
+            context=self._columns(self.contract.context_fields, requests.context),
+            told=self._told(requests) if self.statistics else None,
             sequences=Sequences(
                 sequences.users,
                 sequences.offsets,
@@ -132,8 +138,13 @@ class Vocabulary:
         out[rows > 0] = features[rows[rows > 0] - 1]
         return out
 
+    def _told(self, requests: Requests) -> tuple[Rows, Rows]:
+        day = days_of(self.contract, requests.time)
+        user, item = self.statistics["user"], self.statistics["item"]
+        return user.rows(requests.user[:, 0], day), item.rows(requests.item[:, 0], day[requests.request])
+
     def _items(self, keys: NDArray[Any]) -> Rows:
-        rows = self._columns(self.item_fields, keys)
+        rows = self._columns(self.contract.item_fields, keys)
         unknown = rows[:, 0] == 0
         rows[unknown, 0] = stranger(keys[unknown, 0])
         return rows

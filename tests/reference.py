@@ -170,6 +170,14 @@ def matches(p: Parameters, root: str, requests: Requests, request: int, sample: 
     return out
 
 
+def told(p: Parameters, root: str, requests: Requests, side: int, place: int, recipe: Recipe) -> Vector:
+    """The sum of the rows that the statistics of a user (side 0) or of an item (1) stand for."""
+    out = torch.zeros(recipe.width)
+    for row in requests.told[side][place] if recipe.statistics and requests.told else []:
+        out = out + p[f"{root}.fields.told.{side}"][int(row)]
+    return out
+
+
 def gap_bucket(requests: Requests, request: int, action: int, place: int) -> int:
     seconds = (int(requests.time[request]) - int(requests.sequences.times[action][place])) / 1000
     return 0 if seconds < 1 else min(31, math.floor(math.log2(seconds)) + 1)
@@ -188,9 +196,11 @@ def looked_up(kind: type[Pooled]) -> Streams:
         out = []
         for request, (first, last) in enumerate(itertools.pairwise(requests.offsets)):
             user = [p[f"{root}.fields.user.{f}.weight"][int(r)] for f, r in enumerate(requests.user[request])]
+            user[0] = user[0] + told(p, root, requests, 0, request, recipe)
             tokens = [history(p, root, requests, request, action, bottom.extras) for action in actions]
             for sample in range(first, last):
                 item = [p[f"{root}.fields.item.{f}.weight"][max(int(r), 0)] for f, r in enumerate(requests.item[sample])]
+                item[0] = item[0] + told(p, root, requests, 1, sample, recipe)
                 context = [p[f"{root}.fields.context.{f}.weight"][int(r)] for f, r in enumerate(requests.context[sample])]
                 candidate = torch.stack(item).sum(0)
                 extra = [matches(p, root, requests, request, sample, action, recipe) for action in actions]

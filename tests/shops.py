@@ -31,10 +31,11 @@ class Sizes:
     requests: int = 4
     candidates: int = 3
     events: tuple[int, ...] = (90, 12, 4)
+    told: int = 7
 
     @property
     def shape(self) -> Shape:
-        return Shape(self.user, self.item, self.context, self.tasks, len(self.lengths), max(self.lengths))
+        return Shape(self.user, self.item, self.context, self.tasks, len(self.lengths), max(self.lengths), told=self.told)
 
 
 def rows(random: np.random.Generator, n: int, sizes: tuple[int, ...]) -> Any:
@@ -69,7 +70,8 @@ def encoded(sizes: Sizes, seed: int) -> Requests:
     user_rows, item, context = (
         rows(random, n, s) for n, s in ((sizes.requests, sizes.user), (samples, sizes.item), (samples, sizes.context))
     )
-    return Requests(user_rows, time, offsets, strangers(random, item), context, label, start, end, sequences)
+    told = tuple(random.integers(0, sizes.told, (n, 2)).astype(np.int32) for n in (sizes.requests, samples))
+    return Requests(user_rows, time, offsets, strangers(random, item), context, label, start, end, sequences, told)
 
 
 def lively(recipe: Recipe, shape: Shape, seed: int) -> Network:

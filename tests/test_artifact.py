@@ -39,7 +39,7 @@ def folder(tmp_path: Path, trained: dict[str, Trained]) -> Iterator[Path]:
 
 def asked(contract: Contract) -> Requests:
     """Requests of another day with unknown users, items and missing features among them."""
-    requests = shop(contract, "2026-04-01", seed=3, requests=60)
+    requests = shop(contract, "2026-04-02", seed=3, requests=60)
     item, user = requests.item.copy(), requests.user.copy()
     item[::7, 0], item[::5, 1], user[::6] = 10**15, NULL_KEY, -4
     return replace(requests, item=item, user=user)
@@ -159,7 +159,7 @@ def test_a_damaged_artifact_names_the_file_and_the_remedy(folder: Path, name: st
 
 def test_another_format_is_refused(folder: Path) -> None:
     _change(folder, format=99)
-    with pytest.raises(ValueError, match="format 99 came, 3 is what this version reads; retrain the model"):
+    with pytest.raises(ValueError, match="format 99 came, 4 is what this version reads; retrain the model"):
         artifact.load(folder)
 
 

@@ -54,7 +54,7 @@ def require_the_same(network: Network, requests: Requests, tasks: int) -> None:
     slowly = reference.logits(dict(network.named_parameters()), requests, network.recipe, tasks)
     assert fast.shape == (len(requests), tasks)
     torch.testing.assert_close(fast, slowly, rtol=1e-9, atol=1e-9)
-    assert fast.std() > 0.1 or fast.numel() < 4  # a comparison of constants would prove nothing
+    assert fast.std() > 0.05 or fast.numel() < 4  # a comparison of constants would prove nothing
     towards = torch.randn_like(fast)
     names, parameters = zip(*network.named_parameters(), strict=True)
     mine = torch.autograd.grad((fast * towards).sum(), parameters, materialize_grads=True)

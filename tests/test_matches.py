@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from models.batches import COUNTS, GAPS, Loader
+from models.config import Recipe
+from models.embeddings import Fields, Shape
 from models.requests import Requests, Sequences
 
 SECOND = 1000
@@ -78,3 +81,21 @@ def test_the_histories_here_reach_the_last_bucket_of_counts_and_of_gaps() -> Non
     many, old = (history(np.random.default_rng([n, 0]), n) for n in (400, 1))
     assert expected(many, 0, 0, None)[0] == COUNTS - 1
     assert expected(old, 0, 0, None)[1] == GAPS - 1
+
+
+@pytest.mark.parametrize("events", [1, 3, 90])
+def test_a_pooled_history_is_the_mean_of_its_tokens_each_field_looked_up_a_lists_entries_averaged(events: int) -> None:
+    requests = history(np.random.default_rng([events, 5]), events)
+    torch.manual_seed(1)
+    shape = Shape((2,), (5, 5, 5), (), tasks=1, actions=3, length=1000, slots=(1, 1, 2, 1))
+    fields = Fields(Recipe(bottom="pooled", width=4), shape).double()
+    (batch,) = Loader(requests).batches(100)
+    _, means = fields.pooled(batch)
+    assert means.shape == (1, 3, 4)
+    item, words, kind = (table.weight for table in fields.item)
+    for action in range(3):
+        total = torch.zeros(4).double()
+        for row in requests.sequences.tokens[action]:
+            known = [int(entry) for entry in row[[WORD, OTHER]] if entry > 0] or [0]
+            total += item[max(int(row[ITEM]), 0)] + words[known].mean(0) + kind[int(row[SHOP])]
+        torch.testing.assert_close(means[0, action], total / max(len(requests.sequences.tokens[action]), 1))

@@ -56,12 +56,14 @@ def encoded_inputs(
         histories.build(home, terms, day)
         samples.build(home, terms, day)
     if vocabulary is None:
-        vocabulary = Vocabulary.fit(read_requests(home, terms, terms.training_days(JUDGED)), terms)
+        training = read_requests(home, terms, terms.training_days(JUDGED))
+        vocabulary = Vocabulary.fit(training, terms, [training])
     raw = read_requests(home, terms, [JUDGED])
     coded = vocabulary.encode(raw)
     out = {}
     for row, request in enumerate(raw.request):
-        parts = [coded.user[request], coded.item[row], coded.context[row]]
+        assert coded.told is not None
+        parts = [coded.user[request], coded.item[row], coded.context[row], coded.told[0][request], coded.told[1][row]]
         for a in range(len(terms.actions)):
             span = slice(coded.start[request, a], coded.end[request, a])
             parts += [coded.sequences.tokens[a][span], coded.sequences.times[a][span]]

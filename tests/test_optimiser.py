@@ -137,5 +137,7 @@ def test_a_network_learns_what_it_would_learn_with_adamw_on_whole_tables(name: s
                 parameter.grad = None if parameter.grad is None else parameter.grad.to_dense()
             plain.step()
     deferred.settle()
-    for (part, mine), theirs in zip(fast.named_parameters(), whole.parameters(), strict=True):  # ε: a tenth of a step
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=LR / 10, msg=lambda text, part=part: f"{part}: {text}")
+    for (part, mine), theirs in zip(fast.named_parameters(), whole.parameters(), strict=True):
+        apart = (mine - theirs).abs()  # Adam makes a whole step of a gradient near 0, whose sign ε in a table can turn
+        assert (apart > LR / 10).double().mean() <= 0.02, part
+        assert apart.max() < LR, part

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.batches import Batch
 from models.config import Recipe
-from models.embeddings import Moment, Shape
+from models.embeddings import Moment, Shape, placed
 from models.interest import interest
 from models.parts import Tabled
 from models.refinement import refinement
@@ -36,7 +36,9 @@ class DTRN(Tabled):
         """(S, B, F·D), S = T or 1; DMT's copies stand side by side, each with its A interests."""
         fields, tokens = self.fields(batch)
         outs = self.interest(tokens + self.moment(batch), batch, self.fields.candidate(fields))
-        interests = self.interests(outs, batch, self.interest.streams, fields)
+        interests = placed(outs, batch, self.interest.streams, fields)
+        if self.matches is not None:
+            interests = interests + self.matches(batch)
         if self.side_by_side:
             interests = interests.transpose(0, 1).flatten(1, 2)[None]
         x = torch.cat([fields.expand(len(interests), -1, -1, -1), interests], dim=2)

@@ -14,15 +14,11 @@ class Pooled(Tabled):
 
     def forward(self, batch: Batch) -> Tensor:
         """(1, B, F·D)."""
-        fields, tokens = self.fields(batch)
-        outs = []
-        for bucket in batch.buckets:
-            present = bucket.present_NL[..., None]
-            token = tokens[bucket.begin : bucket.end].view(*bucket.present_NL.shape, -1)
-            mean = (token * present).sum(1) / present.sum(1)
-            outs.append(mean[:, None].expand(-1, bucket.candidate_NR.shape[1], -1).reshape(1, -1, mean.shape[-1]))
-        interests = self.interests(outs, batch, 1, fields)
-        return torch.cat([fields[None], interests], dim=2).flatten(2)
+        fields, means = self.fields.pooled(batch)
+        interests = means[batch.request_B]
+        if self.matches is not None:
+            interests = interests + self.matches(batch)
+        return torch.cat([fields, interests], dim=1).flatten(1)[None]
 
 
 BOTTOM = Pooled
