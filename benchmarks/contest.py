@@ -20,6 +20,10 @@ HERE = Path(__file__).resolve().parent
 PEER = ("torch-rechub", "torch")
 
 
+ENVIRONMENT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+"""What the Makefile and `./dtrn` set: how threads wait, and how much memory is kept for the next step."""
+
+
 class PeerMissing(RuntimeError):
     """The peer's environment could not be made; the message says why, in pip's words."""
 
@@ -27,10 +31,14 @@ class PeerMissing(RuntimeError):
 class Side:
     """A process that trains when told to. Ends with its `with`, or with the benchmark."""
 
-    def __init__(self, python: Path, file: str, log: Path, *, items: int, batch: int, seed: int, threads: int) -> None:
+    def __init__(
+        self, python: Path, file: str, log: Path, *, items: int, batch: int, seed: int, threads: int, bare: bool = False
+    ) -> None:
+        """`bare`: without what our commands set in the environment."""
         isolated = "-I" if file == "peer.py" else "-P"  # no folder of the script on the path
         words = [HERE / "side.py", HERE / file, log, items, batch, seed, threads]
-        env = {"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
+        inherited = {name: value for name, value in os.environ.items() if not bare or name not in ENVIRONMENT}
+        env = {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
         self.name = f"{file}, {items} items"
         self.told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(

@@ -25,14 +25,20 @@ from rich.table import Table
 
 from assets import lake
 from benchmarks import exposures, machine, quality
-from benchmarks.contest import ROOT, PeerMissing, Side, peer_python
+from benchmarks.contest import ENVIRONMENT, ROOT, PeerMissing, Side, peer_python
 from benchmarks.ours import EXPERT_WIDTHS, EXPERTS, TERMS, TOWER, WIDTH
 from models.vocabulary import Vocabulary
 
 RESULTS = ROOT / "benchmarks" / "results" / "train.json"
-ENVIRONMENT = ROOT / ".dtrn" / "peer"
-PASSES = {"mmoe": "ours", "dtrn": "ours", "mmoe-normed": "ours", "shipped": "peer", "collated": "peer", "dtrn-padded": "ours"}
-"""What is timed → the side that trains it."""
+PEER_HOME = ROOT / ".dtrn" / "peer"
+PASSES = {
+    "mmoe": "ours", "dtrn": "ours", "mmoe-normed": "ours", "shipped": "peer", "collated": "alike", "dtrn-padded": "padded",
+}  # fmt: skip
+"""What is timed → the process that trains it.
+
+`peer` has the environment that its users have, `alike` the one that our commands set. The plain padded form has a process to
+itself: what it takes and gives back would slow the next pass beside it.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,12 @@ class Comparison:
 
 COMPARISONS = (
     Comparison("pooled", "MMoE, pooled histories ÷ torch-rechub's MMoE as shipped", "mmoe", "shipped", (5, 10)),
-    Comparison("pooled_alike", "the same, BatchNorm in ours, its batches collated beforehand", "mmoe-normed", "collated"),
+    Comparison(
+        "pooled_alike",
+        "the same, BatchNorm in ours, its batches made beforehand, one environment",
+        "mmoe-normed",
+        "collated",
+    ),
     Comparison("dtrn", "DTRN + MMoE ÷ torch-rechub's MMoE as shipped", "dtrn", "shipped", (1.2, 3)),
 )
 PADDED = Comparison("dtrn_vs_padded", "DTRN + MMoE ÷ the plain padded DTRN", "dtrn", "dtrn-padded", (50, None))
@@ -105,34 +116,30 @@ class Sides:
         }
 
     def start(self, side: str) -> Side:
-        """A fresh process of `ours` or `peer`; the peer reads rows, ours the raw keys that a trainer is given."""
+        """A fresh process of PASSES; the peer reads rows, ours the raw keys that a trainer is given."""
         s = self.settings
         terms = {"items": self.items, "batch": s.batch, "seed": s.seed, "threads": s.threads}
-        if side == "ours":
+        if side in ("ours", "padded"):
             return Side(Path(sys.executable), "ours.py", self.raw, **terms)
         assert self.python is not None
-        return Side(self.python, "peer.py", self.encoded, **terms)
+        return Side(self.python, "peer.py", self.encoded, **terms, bare=side == "peer")
 
     def passes(self, *, padded: bool) -> list[str]:
         """What is timed here."""
-        return [p for p, side in PASSES.items() if (side == "ours" or self.python) and (p != "dtrn-padded" or padded)]
+        there = {"ours": True, "peer": self.python, "alike": self.python, "padded": padded}
+        return [name for name, side in PASSES.items() if there[side]]
 
     def speeds(self, *, padded: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """({pass: samples a second by round}, {side: what its process said when it was ready}), all passes taking turns."""
         passes = self.passes(padded=padded)
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in passes}
-        # The plain padded form has a process to itself: what it takes and gives back would slow the next pass beside it.
-        process = {name: "padded" if name == "dtrn-padded" else PASSES[name] for name in passes}
         with ExitStack() as stack:
-            sides = {
-                key: stack.enter_context(self.start("peer" if key == "peer" else "ours"))
-                for key in dict.fromkeys(process.values())
-            }
+            sides = {side: stack.enter_context(self.start(side)) for side in dict.fromkeys(PASSES[name] for name in passes)}
             for number in range(self.settings.rounds + 1):  # round 0 warms up
                 for name in passes:
                     samples = self.settings.padded_samples if name == "dtrn-padded" else self.settings.round_samples
                     asked = samples if number else min(samples, 2 * self.settings.batch)
-                    turn = sides[process[name]].turn(name, asked, 1000 * self.settings.seed + number)
+                    turn = sides[PASSES[name]].turn(name, asked, 1000 * self.settings.seed + number)
                     if number:
                         rounds[name].append(turn)
                 if number:
@@ -245,7 +252,7 @@ def run(settings: Settings, python: Path | None, missing: str | None) -> dict[st
         **about,
         "versions": {**about["versions"], "peer": peer},
         "peer_missing": missing,
-        "environment": {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")},
+        "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
         "settings": asdict(settings),
         "widths": {"experts": EXPERTS, "expert_widths": EXPERT_WIDTHS, "tower": TOWER, "embedding": WIDTH},
         "logs": logs,
@@ -305,7 +312,7 @@ def measure(settings: Settings, peer: Path | None, out: Path) -> None:
     """Write and print what `run` found; the peer's environment is made when `peer`, its python, is not given."""
     missing = None
     try:
-        peer = peer or peer_python(ENVIRONMENT)
+        peer = peer or peer_python(PEER_HOME)
     except PeerMissing as error:
         missing = str(error)
         print(f"the peer is not measured: {missing}", flush=True)

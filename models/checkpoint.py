@@ -1,6 +1,7 @@
 """A training in flight on disk: one safetensors file an epoch, renamed into place, so a kill at any moment leaves a whole one.
 
-It holds the weights, the best weights, the optimiser's moments and, as metadata, the history and what the run was made of.
+It holds the weights, their average, the best average, the optimiser's moments and, as metadata, the history and what the run
+was made of.
 There is no generator state to keep: the randomness of an epoch depends on (seed, epoch) alone.
 """
 
@@ -42,9 +43,17 @@ class Checkpoint:
     def file(self) -> Path:
         return self.folder / "epoch.safetensors"
 
-    def save(self, network: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], history: list[Epoch]) -> None:
+    def save(
+        self,
+        network: nn.Module,
+        averaged: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        best: dict[str, Tensor],
+        history: list[Epoch],
+    ) -> None:
         """Replace the checkpoint by the state after the last epoch of `history`."""
-        tensors = {f"now/{k}": v for k, v in network.state_dict().items()} | {f"best/{k}": v for k, v in best.items()}
+        groups = {"now": network.state_dict(), "averaged": averaged.state_dict(), "best": best}
+        tensors = {f"{group}/{k}": v for group, weights in groups.items() for k, v in weights.items()}
         for number, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{number}/{k}": v for k, v in state.items()}
         told = {"origin": self.origin, "history": json.dumps([asdict(e) for e in history])}
@@ -55,14 +64,16 @@ class Checkpoint:
             os.fsync(file.fileno())
         part.replace(self.file)
 
-    def resume(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[list[Epoch], dict[str, Tensor]]:
-        """(history, best weights) of the run so far, with network and optimiser as they were; nothing when there is no file.
+    def resume(
+        self, network: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer
+    ) -> tuple[list[Epoch], dict[str, Tensor]]:
+        """(history, best weights) of the run so far, with all three as they were; nothing when there is no file.
 
         Raises ValueError when the file is damaged or of another run.
         """
         if not self.file.is_file():
             return [], {}
-        groups: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimiser": {}}
+        groups: dict[str, dict[str, Tensor]] = {"now": {}, "averaged": {}, "best": {}, "optimiser": {}}
         try:
             with safe_open(self.file, "pt") as file:
                 told = file.metadata()
@@ -74,6 +85,7 @@ class Checkpoint:
         if told["origin"] != self.origin:
             raise ValueError(f"{self.file}: is of another recipe, contract or data; delete it, or train in another folder")
         network.load_state_dict(groups["now"])
+        averaged.load_state_dict(groups["averaged"])
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups["optimiser"].items():
             number, key = name.split("/")

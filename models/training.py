@@ -10,11 +10,13 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.batches import Batch, Loader
 from models.checkpoint import Checkpoint, Epoch
@@ -84,16 +86,21 @@ def train(
     weight = torch.tensor([t.weight for t in contract.tasks.values()], device=device)
     seen, held_out = loader_of(recipe, vocabulary, training), loader_of(recipe, vocabulary, validation)
     entropy = _entropy(validation)
+    # What is judged and kept is the mean of the epochs' weights, the newest counting most: a single epoch's are noisy.
+    average = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(network, multi_avg_fn=average)
     state = Checkpoint(checkpoint, _origin(recipe, contract, shape))
-    history, best = state.resume(network, optimiser)
+    history, best = state.resume(network, averaged, optimiser)
     while len(history) < settings.epochs and not _stopped(history, settings.patience):
         epoch = len(history) + 1
         loss = _run_epoch(network, optimiser, seen, contract, weight, device, epoch)
-        record = _measure(contract, network, held_out, loss, entropy, device, epoch)
+        averaged.update_parameters(network)
+        mean = cast("Network", averaged.module)
+        record = _measure(contract, mean, held_out, loss, entropy, device, epoch)
         history.append(record)
         if record.score == min(e.score for e in history):
-            best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-        state.save(network, optimiser, best, history)
+            best = {k: v.detach().cpu().clone() for k, v in mean.state_dict().items()}
+        state.save(network, averaged, optimiser, best, history)
         report(record)
     network.load_state_dict(best)
     return Trained(recipe, contract, vocabulary, network.cpu().eval(), history)

@@ -171,7 +171,7 @@ def _trained(run: Run, data: Data) -> Network:
     """The network that a run is of, untrained."""
     contract, (fit, _, _) = data.of(run.variant, run.where.day)
     assert run.recipe
-    return Network(run.recipe, Shape.of(contract, Vocabulary.fit(fit, contract)))
+    return Network(run.recipe, Shape.of(contract, Vocabulary.fit(fit, contract, [fit])))
 
 
 def test_content_is_that_of_all_days_the_judged_one_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

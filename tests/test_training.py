@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from models import names, training
 from models.batches import Loader
@@ -68,7 +69,7 @@ def test_they_learn_the_taste_of_a_user(tmp_path: Path, name: str) -> None:
 
 def test_what_is_recorded_is_what_the_metrics_say_of_the_best_weights(tmp_path: Path) -> None:
     """The learning rate is high, so that later epochs are worse: the weights that come back are still the best epoch's."""
-    contract = terms(epochs=6, patience=6, learning_rate=0.2)
+    contract = terms(epochs=6, patience=6, learning_rate=0.2, averaging=0)
     told: list[Epoch] = []
     trained = fit(tmp_path, contract, report=told.append)
     assert told == trained.history
@@ -86,6 +87,27 @@ def test_what_is_recorded_is_what_the_metrics_say_of_the_best_weights(tmp_path: 
         relative.append(best.validation_loss[task] / -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate)))
     assert best.score == pytest.approx(np.mean(relative), rel=1e-12)
     assert trained.score == best.score
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.8])
+def test_what_is_judged_is_the_running_mean_of_the_epochs_weights(tmp_path: Path, kept: float) -> None:
+    contract, file = terms(epochs=4, patience=9, averaging=kept), tmp_path / "epoch.safetensors"
+    mean: dict[str, torch.Tensor] = {}
+    judged = []
+
+    def report(epoch: Epoch) -> None:
+        state = load_file(file)
+        for key, value in state.items():
+            if key.startswith("now/"):
+                name = key.removeprefix("now/")
+                mean[name] = kept * mean[name] + (1 - kept) * value if name in mean else value
+                torch.testing.assert_close(state[f"averaged/module.{name}"], mean[name], rtol=1e-5, atol=1e-7)
+        judged.append((epoch.score, {name: value.clone() for name, value in mean.items()}))
+
+    trained = fit(tmp_path, contract, report=report)
+    _, best = min(judged, key=lambda pair: pair[0])
+    for name, value in trained.network.state_dict().items():
+        torch.testing.assert_close(value, best[name], rtol=1e-5, atol=1e-7)
 
 
 def test_it_stops_after_patience_epochs_without_a_better_score(tmp_path: Path) -> None:
