@@ -50,7 +50,7 @@ REDUCTIONS = (1, 2, 8)
 ANGLED = ("shared-bottom", "mmoe", OURS)
 """The models whose tasks' gradients are held against each other."""
 
-TERMS: Record = {"epochs": 20, "patience": 3, "seed": 1, "batch_samples": 2048, "width": 16}
+TERMS: Record = {"epochs": 20, "patience": 3, "seed": 1, "batch_samples": 2048, "width": 16, "averaging": 0.5}
 ANGLE_EPOCHS = 6
 
 
