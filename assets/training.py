@@ -173,7 +173,7 @@ def popularity(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
 @dg.asset(
     deps=["samples", "histories"],
     kinds={"lightgbm"},
-    description="Gradient boosting on plain counts and recencies: a reference.",
+    description="Gradient boosting on counts, recencies and statistics: a reference.",
 )
 def lightgbm(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
     return _result(context, project, "lightgbm")

@@ -15,7 +15,7 @@ from assets import verdict_charts, verdict_origin
 from models.judgement import CHAMPION, MIN_EACH, MIN_USERS, POPULARITY
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-YARDSTICKS = {POPULARITY: "each item's own past rate, a yardstick", "lightgbm": "trees on plain counts, a yardstick"}
+YARDSTICKS = {POPULARITY: "each item's own past rate, a yardstick", "lightgbm": "trees on counts and rates, a yardstick"}
 """What stands beside a reference's name: neither is ever served."""
 Verdict = dict[str, Any]
 

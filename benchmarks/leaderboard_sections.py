@@ -161,7 +161,8 @@ def beside_lightgbm(boards: Mapping[Cell, Board], tasks: Sequence[str]) -> str:
         return "**Against LightGBM in the simulated worlds**: not measured on two worlds yet."
     said = [f"{word} on {', '.join(found)}" for word, found in (("above", above), ("below", below)) if found]
     said += [f"no clear difference on {', '.join(open_)}"] if open_ else []
-    return f"**Against LightGBM on counts and recencies, DTRN in the simulated worlds is** {'; '.join(said)}."
+    told = "**Against LightGBM on counts, recencies and the same statistics, DTRN in the simulated worlds is** "
+    return f"{told}{'; '.join(said)}."
 
 
 def beside_baselines(dataset: str, days: Mapping[str, Board]) -> str:

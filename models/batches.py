@@ -119,10 +119,13 @@ class Loader:
     """Item columns of each field that matches are told of: a list has several. None: each column is a field; (): no matches."""
     bases: Ints = field(init=False)
     fields: list[slice] = field(init=False)
+    scratch: Ints = field(init=False)
 
     def __post_init__(self) -> None:
         sizes = [len(t) for t in self.requests.sequences.tokens]
         self.bases = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+        ids = [self.requests.user, self.requests.item, *self.requests.sequences.tokens]
+        self.scratch = np.empty(1 + max(int(rows[:, 0].max(initial=0)) for rows in ids), np.int64)
         slots = (1,) * self.requests.item.shape[1] if self.slots is None else self.slots
         self.fields = [slice(end - count, end) for count, end in zip(slots, itertools.accumulate(slots), strict=True)]
 
@@ -146,41 +149,48 @@ class Loader:
             yield self._batch(part, dropout)
 
     def _batch(self, part: Requests, dropout: tuple[float, np.random.Generator] | None) -> Batch:
-        sizes = np.diff(part.offsets)
-        place, history = (np.zeros((n, part.start.shape[1]), np.int64) for n in (len(part), len(part.time)))
-        lengths = part.end - part.start
-        kind = np.where(lengths > 0, np.searchsorted(EDGES, lengths), -1)
+        sizes, lengths = np.diff(part.offsets), part.end - part.start
+        place, history = (np.zeros((n, lengths.shape[1]), np.int64) for n in (len(part), len(part.time)))
         match = np.zeros((*place.shape, 1 + len(self.fields) if self.fields else 0, 2), np.int64)
+
+        # Every history that is not empty, an action's after another's, those of like length together.
+        action, request = np.nonzero(lengths.T)
+        bucket = action * (len(EDGES) + 1) + np.searchsorted(EDGES, lengths[request, action])
+        order = np.argsort(bucket, kind="stable")
+        action, request, bucket = action[order], request[order], bucket[order]
+        length, size = lengths[request, action], sizes[request]
+        firsts = np.flatnonzero(np.diff(bucket, prepend=-1))
+        counts = np.diff(np.append(firsts, len(bucket)))
+        longest, most = (np.maximum.reduceat(n, firsts) if len(firsts) else n for n in (length, size))
+
+        wide, step = _laid_out(np.repeat(longest, counts))
+        present = step < length[wide]
+        token = (self.bases[action] + part.start[request, action])[wide] + np.where(present, step, 0)
+        gap = _gaps(part.time[request][wide] - self.times[token])
+        age = np.where(present, length[wide] - 1 - step, 0)
+        high, turn = _laid_out(np.repeat(most, counts))
+        looks = turn < size[high]
+        candidate = np.where(looks, part.offsets[request][high] + turn, -1)
+        place[candidate[looks], action[high[looks]]] = 1 + np.flatnonzero(looks)
+        history[request, action] = 1 + np.arange(len(request))
+
         buckets: list[Bucket] = []
-        tokens, gaps, ages = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        base, begin, first = 1, 0, 1
-        for action, number in itertools.product(range(lengths.shape[1]), range(len(EDGES) + 1)):
-            u = np.flatnonzero(kind[:, action] == number)
-            if not len(u):
-                continue
-            n = lengths[u, action]
-            longest, most = int(n.max()), int(sizes[u].max())
-            step = np.arange(longest)
-            present = step < n[:, None]
-            token = self.bases[action] + part.start[u, action][:, None] + np.where(present, step, 0)
-            tokens.append(token.ravel())
-            gap = _gaps(part.time[u][:, None] - self.times[token])
-            gaps.append(gap.ravel())
-            ages.append(np.where(present, n[:, None] - 1 - step, 0).ravel())
-            looks = np.arange(most) < sizes[u][:, None]
-            candidate = np.where(looks, part.offsets[u][:, None] + np.arange(most), -1)
-            place[candidate[looks], action] = base + np.flatnonzero(looks)
+        begin = row = 0
+        for first, count, width, height in zip(firsts, counts, longest.tolist(), most.tolist(), strict=True):
+            tokens, rows = slice(begin, begin + count * width), slice(row, row + count * height)
+            present_NL, candidate_NR = present[tokens].reshape(-1, width), candidate[rows].reshape(-1, height)
+            buckets.append(Bucket(int(action[first]), begin, torch.from_numpy(present_NL), torch.from_numpy(candidate_NR)))
             if self.fields:
-                found = _matches(part.item[candidate], self.tokens[token], self.fields, present, gap)
-                match[candidate[looks], action] = found[looks]
-            buckets.append(Bucket(action, begin, torch.from_numpy(present), torch.from_numpy(candidate)))
-            history[u, action] = first + np.arange(len(u))
-            base, begin, first = base + looks.size, begin + token.size, first + len(u)
+                own, theirs = part.item[candidate_NR], self.tokens[token[tokens].reshape(-1, width)]
+                found = _matches(own, theirs, self.fields, present_NL, gap[tokens].reshape(-1, width))
+                match[candidate_NR[looks[rows].reshape(-1, height)], action[first]] = found[looks[rows].reshape(-1, height)]
+            begin, row = tokens.stop, rows.stop
+
         user, item = _dropped(part.user, dropout), _dropped(part.item, dropout)
-        token_QF = _dropped(self.tokens[np.concatenate(tokens)], dropout)
+        token_QF = _dropped(self.tokens[token], dropout)
         tables = np.arange(match.shape[1] * match.shape[2]).reshape(*match.shape[1:3], 1)
         told = part.told or tuple(np.empty((n, 0), np.int32) for n in (len(user), len(item)))
-        users, items = _localised([user]), _localised([item, token_QF])
+        users, items = _localised([user], self.scratch), _localised([item, token_QF], self.scratch)
         return Batch(
             torch.from_numpy(user),
             torch.from_numpy(item),
@@ -191,14 +201,20 @@ class Loader:
             torch.from_numpy(users),
             torch.from_numpy(items),
             torch.from_numpy(token_QF),
-            torch.from_numpy(np.concatenate(gaps)),
-            torch.from_numpy(np.concatenate(ages)),
+            torch.from_numpy(gap),
+            torch.from_numpy(age),
             buckets,
             torch.from_numpy(match + tables * (COUNTS + GAPS) + [0, COUNTS]),
             torch.from_numpy(place),
             torch.from_numpy(history),
             *(torch.from_numpy(rows.astype(np.int64)) for rows in told),
         )
+
+
+def _laid_out(widths: Ints) -> tuple[Ints, Ints]:
+    """Of runs of these widths laid end to end: which run each place is of, and which place of it."""
+    run = np.repeat(np.arange(len(widths)), widths)
+    return run, np.arange(len(run)) - (np.cumsum(widths) - widths)[run]
 
 
 def _gaps(milliseconds: Ints) -> Ints:
@@ -232,9 +248,11 @@ def _dropped(rows: NDArray[np.int32], dropout: tuple[float, np.random.Generator]
     return np.maximum(rows, 0).astype(np.int64)  # an item without a row is 'unknown'
 
 
-def _localised(parts: list[Ints]) -> Ints:
-    """The distinct ids, ascending, in the first columns of `parts`; these then hold places in them."""
-    distinct, places = np.unique(np.concatenate([p[:, 0] for p in parts]), return_inverse=True)
-    for part, local in zip(parts, np.split(places, np.cumsum([len(p) for p in parts])[:-1]), strict=True):
-        part[:, 0] = local
+def _localised(parts: list[Ints], scratch: Ints) -> Ints:
+    """The distinct ids, ascending, in the first columns of `parts`, which then hold places in them; `scratch` has one an id."""
+    ordered = np.sort(np.concatenate([p[:, 0] for p in parts]).astype(np.int32))
+    distinct = ordered[np.diff(ordered, prepend=-1) > 0].astype(np.int64)
+    scratch[distinct] = np.arange(len(distinct))
+    for part in parts:
+        part[:, 0] = scratch[part[:, 0]]
     return distinct
