@@ -6,7 +6,6 @@ Where every task brings its own stream, experts and gate of task t read x[t].
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from models.config import Recipe
@@ -27,8 +26,7 @@ class MMoE(Head):
 
     def forward(self, x_SBI: Tensor) -> Tensor:
         """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T)."""
-        gate = torch.bmm(x_SBI.expand(len(self.gate), -1, -1), self.gate)  # (T, B, E)
-        logits: Tensor = self.towers(mixture(gate, self.first, self.second, x_SBI))
+        logits: Tensor = self.towers(mixture(self.gate, self.first, self.second, x_SBI))
         return logits
 
 
