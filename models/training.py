@@ -71,10 +71,28 @@ def train(
     """Train `recipe` on raw-key requests; early stop on `validation`, and the best epoch's weights are always what comes back.
 
     `checkpoint` is a folder: a run that finds its own checkpoint there goes on from it. Raises ValueError when there is nothing
-    to learn from, or when the loss stops being a number.
+    to learn from, when the loss stops being a number, or when the GPU's memory does not suffice.
     """
-    settings = contract.training
     _check(contract, training, validation)
+    try:
+        return _train(recipe, contract, training, validation, checkpoint, report)
+    except torch.OutOfMemoryError as error:
+        told = str(error).splitlines()[0]
+        raise ValueError(
+            f"the GPU's memory does not suffice for batches of {contract.training.batch_samples} samples ({told}); "
+            "lower training.batch_samples, or set training.device to 'cpu'"
+        ) from None
+
+
+def _train(
+    recipe: Recipe,
+    contract: Contract,
+    training: Requests,
+    validation: Requests,
+    checkpoint: Path,
+    report: Callable[[Epoch], None],
+) -> Trained:
+    settings = contract.training
     vocabulary = Vocabulary.fit(training, contract, (training, validation) if recipe.statistics else ())
     shape = Shape.of(contract, vocabulary)
     device = device_of(settings.device)

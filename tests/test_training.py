@@ -291,6 +291,29 @@ def test_a_loss_that_is_not_a_number_names_epoch_step_and_what_to_try(tmp_path: 
     assert len(json.loads(_metadata(tmp_path)["history"])) == 1  # the whole epoch before is kept
 
 
+def test_a_gpu_without_memory_is_told_in_one_line_and_whole_epochs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, steps = training.learn, []
+
+    def full(*arguments: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has …")
+        return learn(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "learn", full)
+        wanted = (
+            r"batches of 200 samples \(CUDA out of memory\. Tried to allocate 2\.00 GiB\.\); lower training\.batch_samples, or"
+        )
+        with pytest.raises(ValueError, match=wanted) as raised:
+            fit(tmp_path / "full", terms(epochs=3))
+    assert "\n" not in str(raised.value)
+    assert len(json.loads(_metadata(tmp_path / "full")["history"])) == 1
+    assert weights(fit(tmp_path / "full", terms(epochs=3))) == weights(fit(tmp_path / "whole", terms(epochs=3)))
+
+
 def _metadata(folder: Path) -> dict[str, str]:
     header = Checkpoint(folder, "").file.read_bytes()
     length = int.from_bytes(header[:8], "little")
