@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,10 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from models.contract import Contract
 from models.requests import NULL_KEY, Ints, Requests
-from models.statistics import Statistics, days_of
-
-PRIOR = 20.0
-"""Samples of the base rate that every item starts with."""
+from models.statistics import PRIOR, Statistics, days_of
 
 ROUNDS = 300
 CHUNK = 20_000
@@ -198,13 +196,10 @@ def _log_hours(gap_ms: NDArray[Any]) -> Floats:
 
 def _days_before(contract: Contract, times: Ints) -> tuple[Ints, Ints]:
     """[start, end) in epoch ms of the history days before each moment's own: as long for every sample, whatever was read."""
-    if not len(times):
-        return times, times
-    day, last = contract.day_of(int(times.min())), contract.day_of(int(times.max()))
-    days = [day.fromordinal(n) for n in range(day.toordinal(), last.toordinal() + 1)]
-    starts = np.array([contract.day_start(d) for d in days])
-    place = np.searchsorted(starts, times, side="right") - 1
-    return np.array([contract.history_start(d) for d in days])[place], starts[place]
+    days, place = np.unique(days_of(contract, times), return_inverse=True)
+    bounds = [(contract.history_start(day), contract.day_start(day)) for day in map(date.fromordinal, days.tolist())]
+    since, midnight = np.array(bounds, np.int64).reshape(-1, 2).T
+    return since[place], midnight[place]
 
 
 def _same_as_candidate(requests: Requests, action: int) -> list[Floats]:

@@ -55,6 +55,10 @@ class Tabled(Bottom):
         self.matches = Matches(recipe, shape) if recipe.matches else None
         self.outputs = shape.fields * recipe.width
 
+    def matched(self, interests: Tensor, batch: Batch) -> Tensor:
+        """(…, B, A, D) interests, and what `Matches` adds to them."""
+        return interests if self.matches is None else interests + self.matches(batch)
+
 
 class Separate(nn.ModuleList, Bottom):
     """Bottoms side by side, each of one stream: nothing is shared, embeddings included."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import date
 from functools import cached_property
 
 import numpy as np
@@ -126,7 +127,7 @@ def days_of(contract: Contract, times: Ints) -> Ints:
     if not len(times):
         return times
     first, last = (contract.day_of(int(t)).toordinal() for t in (times.min(), times.max()))
-    starts = np.array([contract.day_start(contract.day_of(int(times.min())).fromordinal(n)) for n in range(first, last + 1)])
+    starts = np.array([contract.day_start(date.fromordinal(day)) for day in range(first, last + 1)])
     return np.asarray(first + np.searchsorted(starts, times, side="right") - 1, np.int64)
 
 

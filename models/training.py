@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -74,54 +75,50 @@ def train(
     to learn from, when the loss stops being a number, or when the GPU's memory does not suffice.
     """
     _check(contract, training, validation)
+    with _memory_told(contract):
+        settings = contract.training
+        vocabulary = Vocabulary.fit(training, contract, (training, validation) if recipe.statistics else ())
+        shape = Shape.of(contract, vocabulary)
+        device = device_of(settings.device)
+        torch.manual_seed(settings.seed)
+        network = Network(recipe, shape)
+        network.start_from(torch.from_numpy(base_rates(training)).float())
+        network.to(device)
+        optimiser = optimiser_of(network, learning_rate=settings.learning_rate, embedding_decay=settings.embedding_decay)
+        weight = torch.tensor([t.weight for t in contract.tasks.values()], device=device)
+        seen, held_out = loader_of(recipe, vocabulary, training), loader_of(recipe, vocabulary, validation)
+        entropy = _entropy(validation)
+        # What is judged and kept is the mean of the epochs' weights, the newest counting most: a single epoch's are noisy.
+        average = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(network, multi_avg_fn=average)
+        state = Checkpoint(checkpoint, _origin(recipe, contract, shape))
+        history, best = state.resume(network, averaged, optimiser)
+        while len(history) < settings.epochs and not _stopped(history, settings.patience):
+            epoch = len(history) + 1
+            loss = _run_epoch(network, optimiser, seen, contract, weight, device, epoch)
+            averaged.update_parameters(network)
+            mean = cast("Network", averaged.module)
+            record = _measure(contract, mean, held_out, loss, entropy, device, epoch)
+            history.append(record)
+            if record.score == min(e.score for e in history):
+                best = {k: v.detach().cpu().clone() for k, v in mean.state_dict().items()}
+            state.save(network, averaged, optimiser, best, history)
+            report(record)
+        network.load_state_dict(best)
+        return Trained(recipe, contract, vocabulary, network.cpu().eval(), history)
+
+
+@contextmanager
+def _memory_told(contract: Contract) -> Iterator[None]:
+    """A GPU that has not memory enough is a ValueError with what to do."""
     try:
-        return _train(recipe, contract, training, validation, checkpoint, report)
+        yield
     except torch.OutOfMemoryError as error:
         told = str(error).splitlines()[0]
         raise ValueError(
             f"the GPU's memory does not suffice for batches of {contract.training.batch_samples} samples ({told}); "
             "lower training.batch_samples, or set training.device to 'cpu'"
         ) from None
-
-
-def _train(
-    recipe: Recipe,
-    contract: Contract,
-    training: Requests,
-    validation: Requests,
-    checkpoint: Path,
-    report: Callable[[Epoch], None],
-) -> Trained:
-    settings = contract.training
-    vocabulary = Vocabulary.fit(training, contract, (training, validation) if recipe.statistics else ())
-    shape = Shape.of(contract, vocabulary)
-    device = device_of(settings.device)
-    torch.manual_seed(settings.seed)
-    network = Network(recipe, shape)
-    network.start_from(torch.from_numpy(base_rates(training)).float())
-    network.to(device)
-    optimiser = optimiser_of(network, learning_rate=settings.learning_rate, embedding_decay=settings.embedding_decay)
-    weight = torch.tensor([t.weight for t in contract.tasks.values()], device=device)
-    seen, held_out = loader_of(recipe, vocabulary, training), loader_of(recipe, vocabulary, validation)
-    entropy = _entropy(validation)
-    # What is judged and kept is the mean of the epochs' weights, the newest counting most: a single epoch's are noisy.
-    average = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
-    averaged = AveragedModel(network, multi_avg_fn=average)
-    state = Checkpoint(checkpoint, _origin(recipe, contract, shape))
-    history, best = state.resume(network, averaged, optimiser)
-    while len(history) < settings.epochs and not _stopped(history, settings.patience):
-        epoch = len(history) + 1
-        loss = _run_epoch(network, optimiser, seen, contract, weight, device, epoch)
-        averaged.update_parameters(network)
-        mean = cast("Network", averaged.module)
-        record = _measure(contract, mean, held_out, loss, entropy, device, epoch)
-        history.append(record)
-        if record.score == min(e.score for e in history):
-            best = {k: v.detach().cpu().clone() for k, v in mean.state_dict().items()}
-        state.save(network, averaged, optimiser, best, history)
-        report(record)
-    network.load_state_dict(best)
-    return Trained(recipe, contract, vocabulary, network.cpu().eval(), history)
 
 
 def _origin(recipe: Recipe, contract: Contract, shape: Shape) -> str:

@@ -25,6 +25,7 @@ from models.config import RECIPES, Recipe
 from models.contract import Contract
 from models.metrics import auc, log_loss
 from models.requests import MASKED, Requests
+from models.statistics import Statistics, days_of
 from models.training import Trained, device_of, train
 from tests.shops import shop, terms
 
@@ -108,6 +109,19 @@ def test_what_is_judged_is_the_running_mean_of_the_epochs_weights(tmp_path: Path
     _, best = min(judged, key=lambda pair: pair[0])
     for name, value in trained.network.state_dict().items():
         torch.testing.assert_close(value, best[name], rtol=1e-5, atol=1e-7)
+
+
+def test_what_serves_knows_the_labels_of_the_early_stopping_day_too(tmp_path: Path) -> None:
+    contract = terms(epochs=1)
+    trained = fit(tmp_path, contract)
+    both = [shop(contract, TRAINING, seed=1), shop(contract, VALIDATION, seed=2)]
+    later = shop(contract, "2026-04-20", seed=3)
+    told = trained.vocabulary.encode(later).told
+    assert told is not None
+    day = days_of(contract, later.time)[later.request]
+    every, without = (Statistics.fit(contract, parts)["item"].rows(later.item[:, 0], day) for parts in (both, both[:1]))
+    assert np.array_equal(told[1], every)
+    assert not np.array_equal(every, without)
 
 
 def test_it_stops_after_patience_epochs_without_a_better_score(tmp_path: Path) -> None:

@@ -36,9 +36,7 @@ class DTRN(Tabled):
         """(S, B, F·D), S = T or 1; DMT's copies stand side by side, each with its A interests."""
         fields, tokens = self.fields(batch)
         outs = self.interest(tokens + self.moment(batch), batch, self.fields.candidate(fields))
-        interests = placed(outs, batch, self.interest.streams, fields)
-        if self.matches is not None:
-            interests = interests + self.matches(batch)
+        interests = self.matched(placed(outs, batch, self.interest.streams, fields), batch)
         if self.side_by_side:
             interests = interests.transpose(0, 1).flatten(1, 2)[None]
         x = torch.cat([fields.expand(len(interests), -1, -1, -1), interests], dim=2)

@@ -15,9 +15,7 @@ class Pooled(Tabled):
     def forward(self, batch: Batch) -> Tensor:
         """(1, B, F·D)."""
         fields, means = self.fields.pooled(batch)
-        interests = means[batch.request_B]
-        if self.matches is not None:
-            interests = interests + self.matches(batch)
+        interests = self.matched(means[batch.request_B], batch)
         return torch.cat([fields, interests], dim=1).flatten(1)[None]
 
 
