@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from models.baselines import LightGBM, Popularity, count_features, feature_names, load
 from models.contract import Contract
 from models.requests import NULL_KEY, Requests, Sequences, group
-from tests import logs
+from models.statistics import Statistics
+from tests import logs, shops
 
 HOUR = 3_600_000
 
@@ -114,3 +116,19 @@ def test_nothing_to_train_on_is_said() -> None:
         Popularity.fit(terms, empty)
     with pytest.raises(ValueError, match="no training samples"):
         LightGBM.fit(terms, empty, empty)
+
+
+def test_lightgbm_reads_the_statistics_of_all_known_days_and_keeps_them(tmp_path: Path) -> None:
+    contract = shops.terms()
+    drawn = shops.shop(contract, "2026-03-27", seed=1, requests=600)
+    late = np.arange(600) % 2 * 72 * shops.HOUR
+    both = replace(drawn, time=drawn.time + late)  # half of them three days later, when what came of the others is known
+    held_out, asked = (shops.shop(contract, day, seed=7, requests=100) for day in ("2026-03-31", "2026-04-20"))
+    model = LightGBM.fit(contract, both, held_out)
+    for kind, statistics in Statistics.fit(contract, [both, held_out]).items():
+        assert np.array_equal(model.statistics[kind].sums, statistics.sums)
+    before = model.score(asked)
+    other = Statistics.fit(contract, [replace(both, label=1 - both.label.clip(0))])
+    assert not np.array_equal(replace(model, statistics=other).score(asked), before)
+    model.save(tmp_path / "kept")
+    assert np.array_equal(LightGBM.load(tmp_path / "kept").score(asked), before)
