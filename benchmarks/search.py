@@ -43,9 +43,9 @@ from orchestration import days
 
 NAMES = ("learning_rate", "embedding_decay", "embedding_std")
 SETTINGS = (
-    (4e-3, 1e-1, 0.3),  # the defaults, the best of a first search of models that were told of neither matches nor statistics
+    (4e-3, 1e-1, 0.1),  # the defaults: of best mean rank for nearly every model
+    (4e-3, 1e-1, 0.3),
     (2e-3, 1e-1, 0.3),
-    (4e-3, 1e-1, 0.1),
     (4e-3, 3e-1, 0.3),
     (2e-3, 3e-2, 0.1),
     (8e-3, 1e-1, 0.3),

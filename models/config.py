@@ -50,7 +50,7 @@ class Recipe:
     expert_widths: tuple[Size, Size] = (64, 32)
     tower: Size = 16
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    embedding_std: Annotated[float, Field(gt=0)] = 0.3
+    embedding_std: Annotated[float, Field(gt=0)] = 0.1
     interest: Literal["task-action", "task", "action", "shared", "separate", "dmt"] = "task-action"
     refinement: Literal["task", "shared", "none"] = "task"
     copies: Size = 1

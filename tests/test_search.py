@@ -137,7 +137,7 @@ def test_other_code_counts_only_when_asked_for(logs: list[Log]) -> None:
 def test_every_model_tries_the_same_settings_in_one_written_order() -> None:
     every = settings(len(SETTINGS))
     assert len({json.dumps(s) for s in every}) == len(SETTINGS)
-    assert every[0] == {"learning_rate": 4e-3, "embedding_decay": 1e-1, "embedding_std": 0.3}
+    assert every[0] == {"learning_rate": 4e-3, "embedding_decay": 1e-1, "embedding_std": 0.1}
     assert settings(5) == every[:5]
     for wrong in (0, len(SETTINGS) + 1):
         with pytest.raises(ValueError, match=f"{wrong} trials were asked for; {len(SETTINGS)} settings are written"):
