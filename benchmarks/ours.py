@@ -67,14 +67,13 @@ def _normed(norm: nn.BatchNorm1d, x_GBI: Tensor) -> Tensor:
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe `mmoe` or `dtrn` with the benchmark's widths and the papers' inputs, which are the peer's too."""
-    return replace(
-        named(f"{names.split(name)[0]}-plain"), width=WIDTH, experts=EXPERTS, expert_widths=EXPERT_WIDTHS, tower=TOWER
-    )
+    """The recipe of a model with the benchmark's widths and the papers' inputs, which are the peer's too."""
+    bottom, head = names.split(name)
+    return replace(named(f"{bottom}-plain+{head}"), width=WIDTH, experts=EXPERTS, expert_widths=EXPERT_WIDTHS, tower=TOWER)
 
 
 def network_of(name: str, shape: Shape, seed: int) -> Network:
-    """`mmoe`, `dtrn`, or `mmoe-normed`, which has BatchNorm as torch-rechub's has."""
+    """A model by its name, or `mmoe-normed`, which has BatchNorm as torch-rechub's has."""
     torch.manual_seed(seed)
     recipe = recipe_of(name.removesuffix("-normed"))
     network = Network(recipe, shape)

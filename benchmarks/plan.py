@@ -26,7 +26,7 @@ FAMILY = ("single-task", "shared-bottom", "mmoe", "ple", "dmt")
 OURS = "dtrn"
 CONTROLS: tuple[str, ...] = (
     "dmt-x3", "dmt-senet", "dmt-trm", "dtrn-tim", "dtrn-trm", "dtrn-plain", "dmt-plain", "pooled-plain", "dmt+single-task",
-    "dtrn+single-task", "dtrn-shared-trm", "dtrn-task-only", "dtrn-action-only", "dtrn-separate", "stem", "pepnet",
+    "dtrn+single-task", "dtrn-shared-trm", "dtrn-task-only", "dtrn-action-only", "dtrn-separate", "dtrn+slim", "stem", "pepnet",
 )  # fmt: skip
 """What tells where a difference comes from (docs/models.md); a model's own single-task models have its bottom each."""
 

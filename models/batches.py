@@ -1,7 +1,7 @@
 """Encoded requests → what a network reads: each history once, in a few buckets of like length, and where it goes.
 
-A bucket holds the requests whose histories of one action have about the same length, padded only to the longest of them;
-empty histories are in none. So the work follows the events that there are, not the longest history allowed. What is done to
+A bucket holds histories of about the same length, of whatever action, padded only to the longest of them; empty histories are
+in none. So the work follows the events that there are, not the longest history allowed. What is done to
 a token alone is done to all of them at once: they lie end to end, bucket after bucket.
 """
 
@@ -34,34 +34,37 @@ COUNTS = 8
 
 @dataclass
 class Bucket:
-    """N histories of one action and of length ≤ L, oldest event first: tokens begin … begin + N·L of the batch's.
+    """N histories of length ≤ L, an action's after another's, oldest event first; their N·L tokens follow the last bucket's.
 
-    present (N, L) · candidate (N, R) the samples that look at the history, -1 where a request has fewer than R
+    present (N, L) · candidate (N, R) the samples that look at the history, -1 where a request has fewer than R ·
+    actions: (action, how many of the N are of it), in order
     """
 
-    action: int
-    begin: int
     present_NL: Tensor
     candidate_NR: Tensor
+    actions: list[tuple[int, int]]
 
-    @property
-    def end(self) -> int:
-        """Where the next bucket's tokens begin."""
-        return self.begin + self.present_NL.numel()
+    def by_action(self) -> Iterator[tuple[int, Bucket]]:
+        """The histories of each action as a bucket."""
+        counts = [count for _, count in self.actions]
+        parts = zip(self.actions, self.present_NL.split(counts), self.candidate_NR.split(counts), strict=True)
+        for (action, count), present, candidate in parts:
+            yield action, Bucket(present, candidate, [(action, count)])
 
 
 @dataclass
 class Batch:
     """Whole requests: user (U, Fu), item (B, Fi), context (B, Fc) rows; label and known (B, T); place (B, A), history (U, A).
 
-    The histories' tokens lie end to end as the buckets do, and those by action: token (Q, Fi) rows · gap (Q,) time-gap bucket ·
-    age (Q,) 0 for the newest event. Of ids only these rows are read: users (Nu,), items (Ni,), ascending; the first column of
+    The tokens of all H histories lie end to end as the buckets do: token (Q, Fi) rows · gap (Q,) time-gap bucket · age (Q,) 0
+    for the newest event · action (Q,) · share (Q,) one over its history's length, 0 of what is no event · begin (H,) where
+    those of each history begin. Of ids only these rows are read: users (Nu,), items (Ni,), ascending; the first column of
     user, item and token is a place in them. match (B, A, 1 + F, 2): of all events of the history, and of those that have the
     candidate's item, and each of its features (of a list: one entry of it): how many there are (count bucket), and how long
-    ago the last of them was (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or gap);
-    K is 0 where nobody reads them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in the
-    buckets' outputs laid end to end; history[u, a] likewise of (bucket, n). told: rows of the statistics of users (U, T) and of
-    items (B, T); no columns where there are none.
+    ago the last of them was (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or
+    gap); K is 0 where nobody reads them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in
+    the buckets' outputs laid end to end; history[u, a] likewise of (bucket, n). told: rows of the statistics of users (U, T)
+    and of items (B, T); no columns where there are none.
     """
 
     user_UF: Tensor
@@ -75,29 +78,15 @@ class Batch:
     token_QF: Tensor
     gap_Q: Tensor
     age_Q: Tensor
+    action_Q: Tensor
+    share_Q: Tensor
+    begin_H: Tensor
     buckets: list[Bucket]
     match_BAK2: Tensor
     place_BA: Tensor
     history_UA: Tensor
     user_told_UT: Tensor
     item_told_BT: Tensor
-
-    def shares(self, number: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(Q,): one over its history's length, 0 of what is no event; (histories,): where the tokens of each begin."""
-        present = [bucket.present_NL for bucket in self.buckets]
-        if not present:
-            return self.gap_Q.new_empty(0, dtype=number), self.gap_Q.new_empty(0)
-        shares = torch.cat([(p / p.sum(1, keepdim=True, dtype=number)).flatten() for p in present])
-        begins = [
-            b.begin + p.shape[1] * torch.arange(len(p), device=p.device) for b, p in zip(self.buckets, present, strict=True)
-        ]
-        return shares, torch.cat(begins)
-
-    def actions(self) -> Iterator[tuple[int, int, int, list[Bucket]]]:
-        """(action, begin, end, buckets) of every action that some request has a history of; its tokens are begin … end."""
-        for action, group in itertools.groupby(self.buckets, lambda bucket: bucket.action):
-            buckets = list(group)
-            yield action, buckets[0].begin, buckets[-1].end, buckets
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -153,9 +142,9 @@ class Loader:
         place, history = (np.zeros((n, lengths.shape[1]), np.int64) for n in (len(part), len(part.time)))
         match = np.zeros((*place.shape, 1 + len(self.fields) if self.fields else 0, 2), np.int64)
 
-        # Every history that is not empty, an action's after another's, those of like length together.
+        # Every history that is not empty, those of like length together, an action's after another's.
         action, request = np.nonzero(lengths.T)
-        bucket = action * (len(EDGES) + 1) + np.searchsorted(EDGES, lengths[request, action])
+        bucket = np.searchsorted(EDGES, lengths[request, action])
         order = np.argsort(bucket, kind="stable")
         action, request, bucket = action[order], request[order], bucket[order]
         length, size = lengths[request, action], sizes[request]
@@ -163,11 +152,13 @@ class Loader:
         counts = np.diff(np.append(firsts, len(bucket)))
         longest, most = (np.maximum.reduceat(n, firsts) if len(firsts) else n for n in (length, size))
 
-        wide, step = _laid_out(np.repeat(longest, counts))
+        widths = np.repeat(longest, counts)
+        wide, step = _laid_out(widths)
         present = step < length[wide]
         token = (self.bases[action] + part.start[request, action])[wide] + np.where(present, step, 0)
         gap = _gaps(part.time[request][wide] - self.times[token])
         age = np.where(present, length[wide] - 1 - step, 0)
+        share = present / length[wide]
         high, turn = _laid_out(np.repeat(most, counts))
         looks = turn < size[high]
         candidate = np.where(looks, part.offsets[request][high] + turn, -1)
@@ -179,11 +170,14 @@ class Loader:
         for first, count, width, height in zip(firsts, counts, longest.tolist(), most.tolist(), strict=True):
             tokens, rows = slice(begin, begin + count * width), slice(row, row + count * height)
             present_NL, candidate_NR = present[tokens].reshape(-1, width), candidate[rows].reshape(-1, height)
-            buckets.append(Bucket(int(action[first]), begin, torch.from_numpy(present_NL), torch.from_numpy(candidate_NR)))
+            of = action[first : first + count]
+            there = [(int(a), int(n)) for a, n in zip(*np.unique(of, return_counts=True), strict=True)]
+            buckets.append(Bucket(torch.from_numpy(present_NL), torch.from_numpy(candidate_NR), there))
             if self.fields:
                 own, theirs = part.item[candidate_NR], self.tokens[token[tokens].reshape(-1, width)]
                 found = _matches(own, theirs, self.fields, present_NL, gap[tokens].reshape(-1, width))
-                match[candidate_NR[looks[rows].reshape(-1, height)], action[first]] = found[looks[rows].reshape(-1, height)]
+                looking = looks[rows].reshape(-1, height)
+                match[candidate_NR[looking], np.repeat(of, looking.sum(1))] = found[looking]
             begin, row = tokens.stop, rows.stop
 
         user, item = _dropped(part.user, dropout), _dropped(part.item, dropout)
@@ -203,6 +197,9 @@ class Loader:
             torch.from_numpy(token_QF),
             torch.from_numpy(gap),
             torch.from_numpy(age),
+            torch.from_numpy(action[wide]),
+            torch.from_numpy(share),
+            torch.from_numpy(np.cumsum(widths) - widths),
             buckets,
             torch.from_numpy(match + tables * (COUNTS + GAPS) + [0, COUNTS]),
             torch.from_numpy(place),

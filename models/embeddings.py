@@ -90,8 +90,8 @@ class Fields(nn.Module):
         No token is laid out: a history is one bag of rows.
         """
         read = _read(self.item[0], batch.items)
-        share_Q, starts = batch.shares(read.dtype)
-        bags = [_bags(t, batch.token_QF, c, share_Q, starts) for t, c in self._item_tables(read)]
+        share_Q = batch.share_Q.to(read.dtype)
+        bags = [_bags(t, batch.token_QF, c, share_Q, batch.begin_H) for t, c in self._item_tables(read)]
         means = torch.stack(bags).sum(0)
         return self._samples(batch, read), torch.cat([means.new_zeros(1, means.shape[1]), means])[batch.history_UA]
 
@@ -132,9 +132,7 @@ class Moment(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(Q, D), to be added to the tokens."""
-        spans = [self.action.weight[action].expand(end - begin, -1) for action, begin, end, _ in batch.actions()]
-        action = torch.cat([self.action.weight[:0], *spans])
-        extra: Tensor = self.gap(batch.gap_Q) + self.age(batch.age_Q) + action
+        extra: Tensor = self.gap(batch.gap_Q) + self.age(batch.age_Q) + of_action(self.action.weight, batch.action_Q)
         return extra
 
 
@@ -154,6 +152,11 @@ class Matches(nn.Module):
         told = F.embedding_bag(batch.match_BAK2.flatten(2).flatten(0, 1), self.table, mode="sum")
         told = told.view(*batch.place_BA.shape, -1)
         return told * (batch.place_BA > 0).unsqueeze(-1)
+
+
+def of_action(values_AD: Tensor, action_Q: Tensor) -> Tensor:
+    """(…, Q, D): of values (…, A, D) those of each action; a product, whose gradient is one too and not so many additions."""
+    return F.one_hot(action_Q, values_AD.shape[-2]).to(values_AD.dtype) @ values_AD
 
 
 def placed(outs: list[Tensor], batch: Batch, streams: int, like: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class Affine(nn.Module):
 
 
 class Interest(nn.Module):
-    """One Transformer for all tasks and actions, whose γ, β are all that may differ."""
+    """One Transformer for all tasks and actions, whose γ, β are all that may differ: it reads every action's tokens at once."""
 
     def __init__(self, recipe: Recipe, tasks: int, actions: int, by: tuple[str, ...]) -> None:
         super().__init__()
@@ -78,15 +78,15 @@ class Interest(nn.Module):
         self.transformer = Transformer(recipe)
 
     def forward(self, h_QD: Tensor, batch: Batch, candidate_BD: Tensor) -> list[Tensor]:
-        """By action (streams, ΣN·R, D): the interests of its N histories, for the R candidates of each.
+        """By bucket (streams, N·R, D): the interests of its N histories, for the R candidates of each.
 
         `h_QD`: embedded tokens · `candidate_BD`: embedded samples.
         """
-        gamma, beta = (x.expand(-1, batch.place_BA.shape[1], -1, -1, -1) for x in self.hypernetwork())
-        return [
-            self.transformer(h_QD[begin:end], buckets, candidate_BD, gamma[:, action], beta[:, action])
-            for action, begin, end, buckets in batch.actions()
-        ]
+        gamma, beta = self.hypernetwork()
+        if not batch.buckets:
+            return []
+        out: list[Tensor] = self.transformer(h_QD, batch.action_Q, batch.buckets, candidate_BD, gamma, beta)
+        return out
 
 
 class Encoder(nn.Module):
@@ -97,10 +97,9 @@ class Encoder(nn.Module):
         self.transformer = Transformer(recipe)
         self.affine = Affine(recipe)
 
-    def forward(self, h_QD: Tensor, buckets: list[Bucket], candidate_BD: Tensor) -> Tensor:
-        """(1, ΣN·R, D) interests of the buckets' N histories, for the R candidates of each."""
-        gamma, beta = self.affine()
-        out: Tensor = self.transformer(h_QD, buckets, candidate_BD, gamma[:, 0], beta[:, 0])
+    def forward(self, h_QD: Tensor, action_Q: Tensor, buckets: list[Bucket], candidate_BD: Tensor) -> list[Tensor]:
+        """By bucket (1, N·R, D) interests of its N histories, for the R candidates of each."""
+        out: list[Tensor] = self.transformer(h_QD, action_Q, buckets, candidate_BD, *self.affine())
         return out
 
 
@@ -114,10 +113,20 @@ class Encoders(nn.Module):
 
     def forward(self, h_QD: Tensor, batch: Batch, candidate_BD: Tensor) -> list[Tensor]:
         """As `Interest` gives them."""
-        return [
-            torch.cat([encoder(h_QD[begin:end], buckets, candidate_BD) for encoder in self._of(action)])
-            for action, begin, end, buckets in batch.actions()
-        ]
+        parts = [(place, action, part) for place, bucket in enumerate(batch.buckets) for action, part in bucket.by_action()]
+        sizes = [part.present_NL.numel() for _, _, part in parts]
+        tokens, actions = h_QD.split(sizes), batch.action_Q.split(sizes)
+        outs: list[list[Tensor]] = [[] for _ in batch.buckets]
+        for action in range(len(self.actions)):
+            own = [number for number, (_, of, _) in enumerate(parts) if of == action]
+            if not own:
+                continue
+            h, which = torch.cat([tokens[number] for number in own]), torch.cat([actions[number] for number in own])
+            buckets = [parts[number][2] for number in own]
+            streams = [encoder(h, which, buckets, candidate_BD) for encoder in self._of(action)]
+            for number, of_stream in zip(own, zip(*streams, strict=True), strict=True):
+                outs[parts[number][0]].append(torch.cat(of_stream))
+        return [torch.cat(pieces, dim=1) for pieces in outs]
 
     def _of(self, action: int) -> nn.ModuleList:
         encoders = self.actions[action]

@@ -6,8 +6,8 @@
 γ and β are given to it, and are all that may differ from one stream (task) to the next. Two exact savings: with
 post-LayerNorm the first layer's self-attention is the same for all streams, so it runs once; and the last affine is never
 built per token, since q·(γ₂x+β₂) = (γ₂q)·x + a constant that drops out of the softmax, and Σ att·(γ₂x+β₂) = γ₂·Σ att·x + β₂.
-What is done to a token alone is done to all of an action's tokens at once; only attention goes bucket by bucket.
-Letters: T streams · Q tokens of an action · N histories of a bucket · L length · R candidates · D width · K attention heads.
+What is done to a token alone is done to all tokens at once, of every action; only attention goes bucket by bucket.
+Letters: T streams · A actions · Q tokens · N histories of a bucket · L length · R candidates · D width · K attention heads.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from models.batches import Bucket
 from models.config import Recipe
+from models.embeddings import of_action
 
 
 class Layer(nn.Module):
@@ -56,39 +57,52 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """(T, ΣN·R, D) interests of an action's buckets, end to end: of N histories each, for the R candidates of every one."""
+    """By bucket (T, N·R, D) interests of its N histories, for the R candidates of every one."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Layer(recipe) for _ in range(recipe.layers))
         self.query = nn.Linear(recipe.width, recipe.width)
 
-    def forward(self, h_QD: Tensor, buckets: list[Bucket], candidate_BD: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """`h_QD`: embedded tokens of the buckets, end to end · `candidate_BD`: embedded samples · γ, β: (T, layers, 2, D).
+    def forward(
+        self, h_QD: Tensor, action_Q: Tensor, buckets: list[Bucket], candidate_BD: Tensor, gamma: Tensor, beta: Tensor
+    ) -> list[Tensor]:
+        """`h_QD`: embedded tokens of the buckets, end to end, `action_Q` their actions · `candidate_BD`: embedded samples.
 
-        Place 0 of γ, β is after attention, 1 after the FFN. A history has one token or more.
+        γ, β are (T, A, layers, 2, D), or with A = 1 the same for all actions; place 0 is after attention, 1 after the FFN.
+        A history has one token or more.
         """
-        gamma, beta = gamma.unsqueeze(-2), beta.unsqueeze(-2)  # (T, layers, 2, 1, D)
-        streams, width = len(gamma), h_QD.shape[-1]
+        width = h_QD.shape[-1]
         x = h_QD[None]
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             if number:
-                x = torch.addcmul(beta[:, number - 1, 1], gamma[:, number - 1, 1], x)
-            x = layer.attend(x, buckets)
-            x = layer.feed(torch.addcmul(beta[:, number, 0], gamma[:, number, 0], x))  # (T, Q, D)
-        gamma_last, beta_last = gamma[:, -1, 1], beta[:, -1, 1]
-        looks = torch.cat([bucket.candidate_NR.flatten() for bucket in buckets]).clamp_(0)
-        query = gamma_last * F.embedding(looks, self.query(candidate_BD))  # (T, ΣN·R, D)
-        keys = torch.split(x, [bucket.present_NL.numel() for bucket in buckets], dim=1)
-        asks = torch.split(query, [bucket.candidate_NR.numel() for bucket in buckets], dim=1)
-        mixed = []
-        for bucket, key, ask in zip(buckets, keys, asks, strict=True):
+                x = _affine(x, gamma[:, :, number - 1, 1], beta[:, :, number - 1, 1], action_Q)
+            x = layer.feed(_affine(layer.attend(x, buckets), gamma[:, :, number, 0], beta[:, :, number, 0], action_Q))
+        streams = len(x)
+        sizes = [bucket.present_NL.numel() for bucket in buckets]
+        looks = [bucket.candidate_NR for bucket in buckets]
+        query = F.embedding(torch.cat([look.flatten() for look in looks]).clamp_(0), self.query(candidate_BD))
+        keys, asks, actions = x.split(sizes, dim=1), query.split([look.numel() for look in looks]), action_Q.split(sizes)
+        outs = []
+        for bucket, key, ask, action in zip(buckets, keys, asks, actions, strict=True):
             n, length = bucket.present_NL.shape
-            key, ask = key.reshape(streams * n, length, width), ask.reshape(streams * n, -1, width)
+            own = action.view(n, length)[:, 0]
+            gamma_last, beta_last = (_by_action(y[:, :, -1, 1], own).unsqueeze(2) for y in (gamma, beta))  # (T, N or 1, 1, D)
+            key, ask = key.reshape(streams * n, length, width), (gamma_last * ask.view(n, -1, width)).flatten(0, 1)
             scores = torch.baddbmm(_mask(bucket, streams, ask), ask, key.transpose(1, 2), alpha=1 / math.sqrt(width))
-            mixed.append(torch.bmm(scores.softmax(-1), key).view(streams, -1, width))
-        return torch.addcmul(beta_last, gamma_last, torch.cat(mixed, 1))
+            mixed = torch.bmm(scores.softmax(-1), key).view(streams, n, -1, width)
+            outs.append(torch.addcmul(beta_last, gamma_last, mixed).flatten(1, 2))
+        return outs
+
+
+def _by_action(values_TAD: Tensor, action_Q: Tensor) -> Tensor:
+    """(T, Q, D) of each action; (T, 1, D) where all have the same."""
+    return values_TAD if values_TAD.shape[1] == 1 else of_action(values_TAD, action_Q)
+
+
+def _affine(x_TQD: Tensor, gamma_TAD: Tensor, beta_TAD: Tensor, action_Q: Tensor) -> Tensor:
+    return torch.addcmul(_by_action(beta_TAD, action_Q), _by_action(gamma_TAD, action_Q), x_TQD)
 
 
 def _mask(bucket: Bucket, copies: int, like: Tensor) -> Tensor:

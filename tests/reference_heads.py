@@ -56,6 +56,18 @@ def mmoe(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Ten
     return logits
 
 
+def slim(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tensor]:
+    """Gate of the task over groups of the first layer's units, the second layer column by column of its weight."""
+    each, logits = -(-recipe.expert_widths[0] // recipe.experts), []
+    for task in range(tasks):
+        hidden, share = torch.relu(affine(p, "head.first", x[task])), softmax(x[task] @ p["head.gate"][task])
+        out = p["head.second.bias"]
+        for unit, value in enumerate(hidden):
+            out = out + recipe.experts * share[unit // each] * value * p["head.second.weight"][:, unit]
+        logits.append(tower(p, task, torch.relu(out)))
+    return logits
+
+
 def shared_bottom(p: Parameters, x: list[Tensor], recipe: Recipe, tasks: int) -> list[Tensor]:
     """One network of two layers for every task's stream, then its tower."""
     hidden = [torch.relu(affine(p, "head.second", torch.relu(affine(p, "head.first", x[task])))) for task in range(tasks)]
@@ -149,5 +161,6 @@ HEADS: dict[str, Callable[[Parameters, list[Tensor], Recipe, int], list[Tensor]]
     "ppnet": ppnet,
     "shared-bottom": shared_bottom,
     "single-task": single_task,
+    "slim": slim,
     "stem": stem,
 }

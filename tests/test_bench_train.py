@@ -77,7 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str
 
 def test_every_ratio_is_the_quotient_of_the_medians_of_the_rounds_kept(whole: tuple[dict[str, Any], str]) -> None:
     result, _ = whole
-    named = ("pooled", "pooled_alike", "dtrn")
+    named = ("pooled", "pooled_alike", "dtrn", "dtrn_slim")
     speeds = {f"{name}_{items}" for name in named for items in ("300", "900")} | {"dtrn_vs_padded"}
     assert set(result["ratios"]) == speeds | {"memory"}
     assert set(result["sides"]) == speeds | {"memory", "first_batch"}
@@ -97,7 +97,7 @@ def test_every_ratio_is_the_quotient_of_the_medians_of_the_rounds_kept(whole: tu
     required = {name: result["sides"][name]["must_be"] for name in speeds}
     assert required == {
         "pooled_300": ">= 5", "pooled_900": ">= 10", "pooled_alike_300": None, "pooled_alike_900": None,
-        "dtrn_300": ">= 1.2", "dtrn_900": ">= 3", "dtrn_vs_padded": ">= 50",
+        "dtrn_300": ">= 1.2", "dtrn_900": ">= 3", "dtrn_slim_300": None, "dtrn_slim_900": None, "dtrn_vs_padded": ">= 50",
     }  # fmt: skip
     assert {benchmark.label(items) for items in Settings.items} == {"50k", "1m"}
 
@@ -137,7 +137,7 @@ def test_what_it_was_measured_on_and_with_stands_beside_it(whole: tuple[dict[str
 
 def test_auc_is_kept_by_seed_task_and_way_with_its_interval(whole: tuple[dict[str, Any], str]) -> None:
     result, _ = whole
-    assert set(result["auc"]["models"]) == {"mmoe", "dtrn"}
+    assert set(result["auc"]["models"]) == {"mmoe", "dtrn", "dtrn+slim"}
     for found in result["auc"]["models"].values():
         fast, plain = (np.array(found[way]) for way in ("fast", "plain"))
         assert fast.shape == plain.shape == (2, 3)

@@ -119,7 +119,8 @@ def test_stem_has_tables_for_each_stream() -> None:
         return len(Network(replace(SMALL, bottom="stem", head=head), shape).id_tables()) // 2
 
     assert {head: tables(head) for head in parts("heads")} == {
-        "aitm": 3, "esmm": 3, "mmoe": 3, "ple": 4, "ppnet": 3, "shared-bottom": 3, "single-task": 3, "stem": 4,
+        "aitm": 3, "esmm": 3, "mmoe": 3, "ple": 4, "ppnet": 3, "shared-bottom": 3, "single-task": 3,
+        "slim": 3, "stem": 4,
     }  # fmt: skip
 
 
