@@ -47,7 +47,8 @@ class Bucket:
     def by_action(self) -> Iterator[tuple[int, Bucket]]:
         """The histories of each action as a bucket."""
         counts = [count for _, count in self.actions]
-        parts = zip(self.actions, self.present_NL.split(counts), self.candidate_NR.split(counts), strict=True)
+        present_candidate = (torch.split(x, counts) for x in (self.present_NL, self.candidate_NR))
+        parts = zip(self.actions, *present_candidate, strict=True)
         for (action, count), present, candidate in parts:
             yield action, Bucket(present, candidate, [(action, count)])
 

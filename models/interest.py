@@ -115,7 +115,7 @@ class Encoders(nn.Module):
         """As `Interest` gives them."""
         parts = [(place, action, part) for place, bucket in enumerate(batch.buckets) for action, part in bucket.by_action()]
         sizes = [part.present_NL.numel() for _, _, part in parts]
-        tokens, actions = h_QD.split(sizes), batch.action_Q.split(sizes)
+        tokens, actions = torch.split(h_QD, sizes), torch.split(batch.action_Q, sizes)
         outs: list[list[Tensor]] = [[] for _ in batch.buckets]
         for action in range(len(self.actions)):
             own = [number for number, (_, of, _) in enumerate(parts) if of == action]

@@ -83,7 +83,8 @@ class Transformer(nn.Module):
         sizes = [bucket.present_NL.numel() for bucket in buckets]
         looks = [bucket.candidate_NR for bucket in buckets]
         query = F.embedding(torch.cat([look.flatten() for look in looks]).clamp_(0), self.query(candidate_BD))
-        keys, asks, actions = x.split(sizes, dim=1), query.split([look.numel() for look in looks]), action_Q.split(sizes)
+        keys, actions = torch.split(x, sizes, dim=1), torch.split(action_Q, sizes)
+        asks = torch.split(query, [look.numel() for look in looks])
         outs = []
         for bucket, key, ask, action in zip(buckets, keys, asks, actions, strict=True):
             n, length = bucket.present_NL.shape

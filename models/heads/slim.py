@@ -33,7 +33,7 @@ class Slim(Head):
     def forward(self, x_SBI: Tensor) -> Tensor:
         """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T)."""
         experts = self.gate.shape[-1]
-        hidden = torch.relu(self.first(x_SBI)).unflatten(-1, (experts, -1))  # (S, B, E, W / E)
+        hidden = torch.relu(self.first(x_SBI)).view(*x_SBI.shape[:2], experts, -1)  # (S, B, E, W / E)
         share = experts * (x_SBI @ self.gate).softmax(-1)  # (T, B, E)
         mixed = torch.relu(self.second((share[..., None] * hidden).flatten(2)))
         logits: Tensor = self.towers(mixed)
