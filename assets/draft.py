@@ -81,9 +81,19 @@ def _features(seen: Profile, found: Roles) -> Features:
         elif SAFE.search(plain(column.name)) and column.distinct <= 1000:
             _add(out.context, out.left, column, seen.rows[column.name], "of the moment, by its name")
         else:
-            said = f"changes from row to row ({column.distinct:,} values); if known before the feedback: [context.columns]"
-            out.left.append(Feature(column.name, "", said))
+            out.left.append(Feature(column.name, "", _unknown(column, seen, found)))
     return out
+
+
+def _unknown(column: Column, seen: Profile, found: Roles) -> str:
+    """What may be done with a column of which nothing tells whether it is known before the feedback."""
+    if not found.behaviour and roles.binary(column, 1 - column.filled / len(seen.rows)):
+        name, when = _ours(column.name), _quoted(column.name)
+        return (
+            f"yes in {roles.positive(seen.rows[column.name]):.2%} of the rows seen; if it is feedback: "
+            f"[behaviours.{name}] when = {when} and [tasks.{name}] label = {when}; if known before: [context.columns]"
+        )
+    return f"changes from row to row ({column.distinct:,} values); if known before the feedback: [context.columns]"
 
 
 def _determined(rows: pd.DataFrame, key: str, column: str) -> float:

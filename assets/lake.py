@@ -73,9 +73,13 @@ def read(home: Home, stage: str, partition: str) -> Manifest | None:
 def remedy(stage: str, partition: str) -> str:
     """How a partition is made, or made again: on the command line where there is a command for its stage, and in the UI."""
     ui = f"materialise {stage} of {partition}"
-    if stage in ("log_files", "events", "histories", "samples") and partition[:1].isdigit():
-        return f"run ./dtrn ingest --day {partition} (in the UI: {ui})"
-    return f"run ./dtrn evaluate --day {partition} (in the UI: {ui})" if stage == "verdict" else ui
+    if not partition[:1].isdigit() or stage in ("predictions", "outcomes", "drift", "replay"):
+        return ui
+    if stage in ("log_files", "events", "histories", "samples"):
+        command = "ingest"
+    else:
+        command = "evaluate" if stage in ("verdict", "packaged_model", "bento", "parity", "champion") else "train"
+    return f"run ./dtrn {command} --day {partition} (in the UI: {ui})"
 
 
 def require(home: Home, stage: str, partition: str) -> Manifest:

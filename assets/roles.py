@@ -32,11 +32,15 @@ NO_ID = re.compile(
     r"cat|brand|type|name|price|feature|duration|length|age|gender|title|count|num|score|tag|desc|_(ms|time|dt|date)$"
 )
 HAPPENED = re.compile(r"behav|event|action|activit|interaction|verb|(^|_)(type|op)($|_)")
-UNWANTED = re.compile(r"skip|dislike|hide|hidden|cancel|return|refund|report|block|remove|unfollow|unlike|uninterest|bounce")
+UNWANTED = re.compile(
+    r"skip|dislike|hide|hidden|cancel|return|refund|report|block|remove|unfollow|unlike|uninterest|bounce|dismiss"
+    r"|swip\w*_(away|left)"
+)
 """Words for what a ranking should lead to less of."""
 FEEDBACK = re.compile(
     r"click|like|follow|comment|forward|share|long_view|buy|bought|purchas|cart|conver|order|read|finish|favou?rite|collect"
-    r"|download|install|label|watched|played|booked"
+    r"|download|install|label|watched|played|booked|opened|wish|saved|viewed|listen|replied|reply|react|vote|tapped|swiped"
+    rf"|applied|completed|reserved|{UNWANTED.pattern}"
 )
 RATED = re.compile(r"rating|stars|(^|_)score($|_)")
 MEANT = {
@@ -248,8 +252,8 @@ def _labels(columns: list[Column], seen: Profile, evidence: dict[str, str]) -> d
     for column in columns:
         name = plain(column.name)
         empty = 1 - column.filled / len(seen.rows)
-        if _binary(column, empty) and FEEDBACK.search(name):
-            condition, rate = column.name, _rate(seen.rows[column.name])
+        if binary(column, empty) and FEEDBACK.search(name):
+            condition, rate = column.name, positive(seen.rows[column.name])
         elif RATED.search(name) and 2 < column.distinct <= 20 and column.number >= 0.99:
             high = pd.to_numeric(seen.rows[column.name], errors="coerce")
             least = 0.8 * float(high.max())
@@ -266,11 +270,12 @@ def _labels(columns: list[Column], seen: Profile, evidence: dict[str, str]) -> d
     return found
 
 
-def _binary(column: Column, empty: float) -> bool:
+def binary(column: Column, empty: float) -> bool:
     """Whether a column says yes or no: two values, or only yes and nothing."""
     yes = set(column.common) <= YES and column.distinct == 1 and empty > 0
     return yes or (set(column.common) <= BINARY and column.distinct == 2)
 
 
-def _rate(values: pd.Series) -> float:
+def positive(values: pd.Series) -> float:
+    """The share of yes in a column that `binary` says yes or no of."""
     return float(values.str.lower().isin(YES).mean())

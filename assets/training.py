@@ -85,9 +85,13 @@ def _neural(contract: Contract, name: str, fit: Requests, stop: Requests, path: 
     from models import artifact, config, training  # torch is slow to import, and a day without news needs none
     from models.checkpoint import Epoch
 
+    begun = list[int]()
+
     def report(epoch: Epoch) -> None:
         aucs = ", ".join(f"{task} {value:.3f}" for task, value in epoch.validation_auc.items())
-        say(f"epoch {epoch.epoch}: validation score {epoch.score:.4f} (1 = base rate only), AUC {aucs}")
+        resumed = f" (goes on from the checkpoint of epoch {epoch.epoch - 1})" if not begun and epoch.epoch > 1 else ""
+        begun.append(epoch.epoch)
+        say(f"epoch {epoch.epoch}{resumed}: validation score {epoch.score:.4f} (1 = base rate only), AUC {aucs}")
 
     recipe = replace(config.named(name), width=contract.training.width)
     artifact.save(path, name, training.train(recipe, contract, fit, stop, checkpoint=checkpoint, report=report))
@@ -98,17 +102,23 @@ def validation(home: Home, name: str, judged_day: str) -> list[str]:
     from models import artifact
 
     spec = artifact.read_spec(home.model(name, judged_day))
-    epochs = spec["history"]
-    best = min(epochs, key=lambda epoch: epoch["score"])
+    best, kept = _kept(spec)
+    held_out = lake.require(home, name, judged_day).detail["held_out"]
     tasks = [
         f"{task}: AUC {_figure(auc)}, log loss {_figure(best['validation_loss'][task])}"
         for task, auc in best["validation_auc"].items()
     ]
     return [
-        f"{name} for {judged_day}: {spec['parameters']:,} parameters, best of {len(epochs)} epochs the {best['epoch']}.",
+        f"{name} for {judged_day}: {spec['parameters']:,} parameters, {kept}; on its early-stopping day {held_out}:",
         f"validation score {best['score']:.4f} (1 = base rate only)",
         *tasks,
     ]
+
+
+def _kept(spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The epoch whose weights an artifact has, and a word on it."""
+    best = min(spec["history"], key=lambda epoch: epoch["score"])
+    return best, f"epoch {best['epoch']} of {len(spec['history'])} kept"
 
 
 def learning_curve(history: list[dict[str, Any]]) -> str:
@@ -155,6 +165,7 @@ def _result(context: dg.AssetExecutionContext, project: Project, name: str) -> d
         metadata |= {
             "validation score": spec["validation_score"],
             "parameters": spec["parameters"],
+            "note": f"{_kept(spec)[1]}, validation score {spec['validation_score']:.4f}",
             "epochs": dg.MetadataValue.md(table),
             "curve": dg.MetadataValue.md(learning_curve(history)),
         }

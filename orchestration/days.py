@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from assets import ingest
+from assets import ingest, ledger
 from models.contract import Contract
 from models.home import UNKNOWN_DAY, Home
 from orchestration import jobs
@@ -13,6 +13,8 @@ from orchestration import jobs
 def of_log(home: Home, contract: Contract) -> list[str]:
     """Every day of the calendar up to the last that the accepted files hold. Raises ValueError when there is none."""
     last = ingest.last_day(home, contract)
+    if last is None and not ledger.active(home):
+        raise ValueError(f"no file of the log was ingested into {home.base} yet; run ./dtrn ingest or ./dtrn backfill first")
     if last is None:
         raise ValueError(
             f"the log holds no good row from {contract.calendar.first_day} to {contract.calendar.last_day or 'now'}; "

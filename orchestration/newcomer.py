@@ -20,9 +20,6 @@ from assets.roles import Ask
 from models.contract import Contract, load
 from models.home import EARLIER_DAY
 
-EPOCHS = 6
-"""Epochs that early stopping usually leaves."""
-
 
 def write_draft(log: str, out: Path, answers: Sequence[str], console: Console) -> None:
     """Write the draft of a contract for `log` to `out`. Raises ValueError with a question that nobody is there to answer."""
@@ -128,10 +125,10 @@ def _tell_samples(contract: Contract, found: trial.Trial, console: Console) -> N
     window = min(contract.training.window_days, max(length, 1))
     per_day = found.samples / max(found.share, 1e-9) / max(length, 1)
     for name, speed in found.speed.items():
-        seconds = per_day * window * EPOCHS / speed
+        seconds = per_day * window * contract.training.epochs / speed
         told = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
+        terms = f"{speed:,.0f} samples a second, {window} days of about {per_day:,.0f}, {contract.training.epochs} epochs"
         console.print(
-            f"  {name}: about {told} a judged day here ({speed:,.0f} samples a second, {window} days of about {per_day:,.0f}, "
-            f"{EPOCHS} epochs)",
+            f"  {name}: at most about {told} a judged day here ({terms})",
             markup=False,
         )

@@ -19,6 +19,8 @@ from rich.markup import escape
 from rich.status import Status
 
 OFTEN_S = 20.0
+WIDE = 160
+"""Columns where the output is no terminal: a line is not broken for a width that nobody has."""
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Progress:
     def on_terminal(cls) -> Iterator[Progress]:
         """One that tells what it is told on this process's output, whatever becomes of that meanwhile."""
         with os.fdopen(os.dup(1), "w") as terminal:
-            yield cls(Console(file=terminal, highlight=False))
+            yield cls(Console(file=terminal, highlight=False, width=None if terminal.isatty() else WIDE))
 
     def __enter__(self) -> Progress:
         self._status = self.console.status("")
@@ -97,6 +99,7 @@ class _Listener:
     progress: Progress
     label: str
     worked: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
@@ -110,8 +113,10 @@ class _Listener:
         if kind == dg.DagsterEventType.STEP_START:
             self.progress.say(self._named(step))
         elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
-            told = event.step_materialization_data.materialization.metadata.get("recomputed")
+            metadata = event.step_materialization_data.materialization.metadata
+            told, note = metadata.get("recomputed"), metadata.get("note")
             self.worked[step] = int(told.value) if told is not None and isinstance(told.value, int) else 0
+            self.notes[step] = str(note.value) if note is not None else ""
         elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed:
@@ -119,7 +124,8 @@ class _Listener:
                 said = "failed" if stops else escape(check.description or "failed")
                 self.progress.console.print(f"  [yellow]![/yellow] check {escape(check.check_name)}: {said}")
         elif kind == dg.DagsterEventType.STEP_SUCCESS and step in self.worked:
-            self.progress.ended(self._named(step), event.step_success_data.duration_ms / 1000, self.worked[step])
+            seconds, worked = event.step_success_data.duration_ms / 1000, self.worked[step]
+            self.progress.ended(self._named(step), seconds, worked, self.notes[step] if worked else "")
 
     def _named(self, step: str) -> str:
         """The step without the data set's prefix, and its days."""

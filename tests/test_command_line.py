@@ -25,13 +25,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from assets import registry, served, simulator
+from assets import ingest, ledger, registry, served, simulator
 from assets.served import free_port
 from bentos import messages
 from bentos.fields import id_keys
 from models.contract import DATASETS, load
 from models.home import Home
-from orchestration import log_source, summary
+from orchestration import days, log_source, summary
 from orchestration.command_line import app, main
 from orchestration.progress import Progress
 
@@ -88,6 +88,14 @@ def test_help_says_what_it_does_with_an_example_that_parses(command: str) -> Non
     assert ("--home" in told.output) == (command not in NEWCOMERS)
 
 
+def test_a_log_of_bad_rows_only_says_where_the_reasons_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path, "simulated")
+    ledger.accept(home, "ab" * 32, "log.csv", datetime(2026, 3, 2, tzinfo=UTC))
+    monkeypatch.setattr(ingest, "last_day", lambda *_: None)
+    with pytest.raises(ValueError, match=r"holds no good row from 2026-03-02 to 2026-03-13; why .* stands in .*unknown"):
+        days.of_log(home, load("simulated"))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -99,7 +107,10 @@ def test_help_says_what_it_does_with_an_example_that_parses(command: str) -> Non
         (("ingest", "--dataset", "taobao", "--log", "/nowhere.csv"), r"^dtrn: log_files: .*nowhere\.csv"),
         (("serve",), r"^dtrn: no champion of simulated in .*; make one first: make demo DTRN_HOME="),
         (("reports",), r"^dtrn: no drift report of simulated in .*; make one first: make demo DTRN_HOME="),
-        (("train",), r"^dtrn: the log holds no good row from 2026-03-02 to 2026-03-13"),
+        (
+            ("train",),
+            r"^dtrn: no file of the log was ingested into .*simulated yet; run \./dtrn ingest or \./dtrn backfill first",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(

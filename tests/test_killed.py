@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets import lake
+from assets import lake, training
 from models.home import Home
 from tests import serving, tiny_log
 from tests.dying import COMMIT, HALF, ROOT, Dying
@@ -146,6 +146,22 @@ def test_training(dying: Dying, shown: Home, tmp_path: Path) -> None:
     start.manifest("dtrn", serving.JUDGED).unlink()
     home = killed(dying, "train", start.root, "shown/models/*/[!.]*", commits=3)
     assert lake.require(home, "dtrn", serving.JUDGED).content == lake.content_hash(home.model("dtrn", serving.JUDGED))
+
+
+def test_a_training_that_goes_on_says_so(shown: Home, tmp_path: Path) -> None:
+    start = Home(tmp_path, shown.dataset)
+    shutil.copytree(shown.root, start.root, dirs_exist_ok=True)
+    contract = serving.SHOWN.model_copy(update={"training": serving.SHOWN.training.model_copy(update={"epochs": 3})})
+
+    def stopped(line: str) -> None:
+        raise KeyboardInterrupt(line)
+
+    with pytest.raises(KeyboardInterrupt, match=r"^epoch 1: "):
+        training.train(start, contract, "dtrn", serving.JUDGED, stopped)
+    told = list[str]()
+    training.train(start, contract, "dtrn", serving.JUDGED, told.append)
+    assert told[0].startswith("epoch 2 (goes on from the checkpoint of epoch 1): validation score")
+    assert not any("goes on" in line for line in told[1:])
 
 
 def test_packaging(dying: Dying, shown: Home, tmp_path: Path) -> None:

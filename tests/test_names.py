@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -22,7 +21,7 @@ from models.network import Network
 from orchestration import jobs
 from orchestration.build import build
 from orchestration.command_line import main
-from tests import logs, reference_heads, tiny_log
+from tests import logs, reference, reference_heads, tiny_log
 from tests.shops import Sizes, encoded, lively
 from tests.test_dtrn_reference import SMALL, require_the_same
 
@@ -155,9 +154,9 @@ def test_the_pages_example_is_a_head_like_any_other(tmp_path: Path, monkeypatch:
     head, slow = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
     (tmp_path / "direct.py").write_text(head)
     monkeypatch.setattr(models.heads, "__path__", [*models.heads.__path__, str(tmp_path)])
-    scope: dict[str, Any] = dict(vars(reference_heads))
-    exec(slow, scope)
-    monkeypatch.setitem(reference_heads.HEADS, "direct", scope["direct"])
+    monkeypatch.setattr(reference_heads, "HEADS", own := dict(reference_heads.HEADS))
+    exec(slow, dict(vars(reference_heads)))
+    monkeypatch.setattr(reference, "HEADS", own)
     assert _listing("dtrn+direct").training.candidates == ("dtrn+direct",)
     for bottom in names.parts("bottoms"):
         sizes = Sizes(requests=2, lengths=(9, 3), events=(40, 8))
@@ -190,8 +189,10 @@ def test_one_model_is_trained_by_name_though_the_contract_does_not_list_it(
 
     told("backfill", "--log", str(tmp_path / "in"))
     out = told("train", "--model", "pooled+ple")
-    assert re.search(r"✓ ple 2024-01-05", out), out
-    assert re.search(r"ple for 2024-01-05: [\d,]+ parameters, best of 2 epochs the [12]\.", out)
+    assert re.search(r"✓ ple 2024-01-05 +[\d.]+ s +epoch [12] of 2 kept, validation score \d\.\d{4}", out), out
+    day = re.search(r"ple for 2024-01-05: [\d,]+ parameters, epoch [12] of 2 kept; on its early-stopping day (\S+):", out)
+    assert day is not None, out
+    assert day[1] < "2024-01-05"
     assert re.search(r"validation score \d\.\d{4} ", out)
     assert re.search(r"view: AUC 0\.\d{4}, log loss 0\.\d{4}", out)
     assert sorted(p.name for p in home.model("ple", "").iterdir()) == ["2024-01-05"]
