@@ -220,7 +220,8 @@ def address(bought: Home, tmp_path: Path) -> Iterator[tuple[str, Home]]:
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not on this machine")
 def test_the_curl_commands_are_answered_as_it_says(address: tuple[str, Home]) -> None:
     where, home = address
-    asked, told = (line for line in code() if line.startswith("curl"))
+    asked, told, placed = (line for line in code() if line.startswith("curl"))
+    assert set(json.loads(shlex.split(placed)[-1])["context"]) == set(load("simulated").context.columns)
     assert told.count('"cart"') == 1
     # An action of the test's contract, and a user whose history is not full of it.
     asked, told = (line.replace('"user_id": 1', '"user_id": 777').replace('"cart"', '"buy"') for line in (asked, told))
