@@ -86,7 +86,12 @@ def _opening(records: Sequence[Record], current: Sequence[Record], boards: Mappi
         "noise. 0 is what counting clicks per item gives, 1 what knowing everything gives.",
         "",
         "Intervals are 95 %. In simulated worlds they are Student's over the worlds, paired where two models are compared, one "
-        "training seed a world; on a real log they come from resampling that day's users and say nothing of other seeds.",
+        "training seed a world; on a real log they come from resampling that day's users and say nothing of other seeds. "
+        "*Not below by more than the interval* also holds where an interval is wide; its ends stand beside each verdict.",
+        "",
+        "Seconds are of training, by the clock on the wall and in brackets by the processor's; runs shared the machine. "
+        f"Results in the worlds of seed {', '.join(map(str, plan.SEEN))}, and on Taobao's 2017-12-02, were seen while models "
+        "were worked on (docs/log.md); those of the other worlds were not.",
         "",
         f"Worlds on file: {'; '.join(f'{name}: {n} of {len(plan.SEEDS)}' for name, n in counts.items())}. "
         f"{len(current)} runs stand here"
@@ -126,12 +131,13 @@ def _counted(parts: Sequence[Claim]) -> str:
 
 def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
     grid = sorted({tuple(t["setting"][name] for name in search.NAMES) for t in trials})
-    models = list(dict.fromkeys(r["model"] for r in records if r["recipe"]))
     rows = []
-    for model in models:
-        chosen, own = plan.setting(names.canonical(model), trials)
-        said = " | ".join(f"{chosen[name]:g}" for name in search.NAMES)
-        by = "its own search" if own else "best for all searched models together"
+    for model in dict.fromkeys(r["model"] for r in records):
+        said, by = " | ".join(leaderboard_sections.NONE for _ in search.NAMES), "fixed"
+        if model not in plan.BASELINES:
+            chosen, own = plan.setting(names.canonical(model), trials)
+            said = " | ".join(f"{chosen[name]:g}" for name in search.NAMES)
+            by = "its own search" if own else "best for all searched models together"
         rows.append(f"| {model} | {said} | {by} | {_of_other_code([r for r in records if r['model'] == model])} |")
     machines = sorted({f"{r['machine']['cpu']}, {r['threads']} thread(s), device {r['device']}" for r in records})
     used = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plan.TERMS.items())
@@ -142,7 +148,8 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
         f"Learning rate, decay of the id embeddings and their start were searched over {len(grid)} settings "
         f"({'; '.join(', '.join(f'{v:g}' for v in s) for s in grid)}) on worlds of other seeds and on earlier days of the "
         "real log, scored on early-stopping days (`benchmarks/results/search.json`). Each model takes the one of best mean "
-        "rank among those that every searched model has tried. LightGBM and popularity have fixed settings.",
+        "rank among those that every searched model has tried. LightGBM and popularity have fixed settings. The daily job's "
+        f"default is at most {load('simulated').training.epochs} epochs.",
         "",
         f"| model | {' | '.join(name.replace('_', ' ') for name in search.NAMES)} | chosen by | runs of other code |",
         "| --- " * 6 + "|",

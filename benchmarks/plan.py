@@ -36,6 +36,9 @@ CELLS: tuple[tuple[float, float], ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
 """(selection conflict, sign conflict) of the worlds."""
 
 SEEDS = (201, 202, 203, 204, 205)
+SEEN = (201,)
+"""Of them, those whose results were read while the models were still worked on (docs/log.md)."""
+
 USERS, ITEMS, IMPRESSIONS = 4_350, 8_700, 29_000
 """Of a world: as many impressions a user and an item as by the simulator's defaults; nine days of them are over 250,000."""
 

@@ -260,8 +260,13 @@ def altogether(claims: Sequence[Claim]) -> bool | None:
 def signed(e: Estimate) -> str:
     """A difference with its interval, as text."""
     if e.low is None or e.high is None:
-        return f"{e.mean:+.3f}"
-    return f"{e.mean:+.3f} ({e.low:+.3f} to {e.high:+.3f})"
+        return _plus(e.mean)
+    return f"{_plus(e.mean)} ({_plus(e.low)} to {_plus(e.high)})"
+
+
+def _plus(value: float) -> str:
+    """With its sign, and no -0.000."""
+    return f"{round(value, 3) + 0.0:+.3f}"
 
 
 def _values(runs: Mapping[str, Record], of: Callable[[Record], float | None]) -> dict[str, float]:

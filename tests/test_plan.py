@@ -87,7 +87,7 @@ def test_a_log_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
         Given.of("taobao")
     with pytest.raises(typer.BadParameter, match=r"nonesuch=here: .*no such contract"):
         Given.of("nonesuch=here")
-    with pytest.raises(typer.BadParameter, match=r"the log holds no good row .*`./dtrn backfill` makes samples"):
+    with pytest.raises(typer.BadParameter, match=r"no file of the log was ingested into .*`./dtrn backfill` makes samples"):
         Given.of(f"taobao={tmp_path}")
     monkeypatch.setattr(leaderboard.days, "to_judge", lambda home, terms: ["2017-12-01", "2017-12-02"])
     with pytest.raises(typer.BadParameter, match="samples"):
