@@ -292,7 +292,8 @@ def content_hash(path: Path) -> str:
 def code_hash(*modules: str) -> str:
     """Hash of the named source files (`assets/samples.py`) and of every file of `models` that they import, however far.
 
-    A package counts with all its files: `models.bottoms` and `models.heads` find theirs by name while they run.
+    Of what is imported `home.py` does not count, which only says where things lie. A package counts with all its files:
+    `models.bottoms` and `models.heads` find theirs by name while they run.
     """
     digest = hashlib.sha256()
     for path in sorted(_closure({SOURCE / module for module in modules})):
@@ -313,8 +314,8 @@ def _closure(paths: set[Path]) -> set[Path]:
             for name in names:
                 if name.startswith("models."):
                     place = SOURCE / name.replace(".", "/")
-                    waiting |= {place.with_suffix(".py"), *place.glob("*.py")}
-        waiting = {p for p in waiting - found if p.is_file() and p.name != "home.py"}
+                    imported = {place.with_suffix(".py"), *place.glob("*.py")} - found
+                    waiting |= {p for p in imported if p.is_file() and p.name != "home.py"}
     return found
 
 

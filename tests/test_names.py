@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +134,21 @@ def test_the_code_of_every_part_counts_for_a_training_and_for_nothing_before_it(
         assert after[0] != before[0], part
         assert after[1:] == before[1:], part
         before = after
+
+
+def test_code_is_one_hash_in_every_process() -> None:
+    """Sets of paths are walked in another order in each process: all files that a bento gets, one of which others import."""
+    listed = "sorted(str(p.relative_to(packaging.ROOT)) for g in packaging.STAGED for p in packaging.ROOT.glob(g))"
+    told = f"from assets import lake, packaging; print(lake.code_hash(*{listed}))"
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", told], cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("0", "4", "9")
+    }
+    assert len(hashes) == 1
+    staged = {lake.SOURCE / p for p in ("models/home.py", "models/names.py", "models/contract.py")}
+    assert staged <= lake._closure(staged), "what is named counts, whatever else imports it"
 
 
 def test_the_page_lists_every_variant_with_its_parameters() -> None:
