@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from difflib import get_close_matches
 from typing import Any
 
 PLAIN = {"matches": False, "statistics": False}
@@ -77,9 +78,11 @@ def split(name: str) -> tuple[str, str]:
     """
     bottom, plus, head = SHORT.get(name, name).partition("+")
     if not plus or bottom not in bottoms() or head not in parts("heads"):
+        every = [*SHORT, *(f"{b}+{h}" for b in bottoms() for h in parts("heads"))]
+        near = get_close_matches(name, every, n=1, cutoff=0.75)
         raise ValueError(
             f"'{name}' is not a model; {', '.join(SHORT)} are, and bottom+head with a bottom of {', '.join(bottoms())} "
-            f"and a head of {', '.join(parts('heads'))}"
+            f"and a head of {', '.join(parts('heads'))}" + (f"; did you mean '{near[0]}'?" if near else "")
         )
     return bottom, head
 

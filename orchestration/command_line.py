@@ -96,7 +96,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example:  ./dtrn demo --dataset taobao --log ../shared/data/taobao_user_behavior_head.csv")
+@app.command(epilog="Example:  ./dtrn demo --dataset taobao --log UserBehavior.csv")
 def demo(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log = "") -> None:
     """The daily job on a whole log: ingested, retrained, judged, served, replayed, monitored. Ends with a table."""
     from orchestration import demo, log_source
@@ -120,7 +120,7 @@ def ingest(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log =
         line.data_days(*jobs.ingested_with(line.contract, chosen))
 
 
-@app.command(epilog="Example:  ./dtrn backfill --dataset taobao --log ../shared/data/taobao_user_behavior_head.csv")
+@app.command(epilog="Example:  ./dtrn backfill --dataset taobao --log UserBehavior.csv")
 def backfill(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, log: Log = "") -> None:
     """Take the log's files in, ingest and sample every day of it, in one run. What is unchanged is not made again."""
     from orchestration import days, log_source
