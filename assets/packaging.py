@@ -287,7 +287,8 @@ def _told(context: dg.AssetExecutionContext, results: dict[str, Result]) -> dg.M
     recomputed = sum(1 for result in results.values() if result and result[1])
     last = results[context.partition_keys[-1]]
     numbers: Record = last[0].detail if last else {}  # tag and size, or what parity measured
-    return dg.MaterializeResult(metadata={**numbers, "recomputed": recomputed, "days": dg.MetadataValue.json(days)})
+    note = {} if any(results.values()) else {"note": STAYS}
+    return dg.MaterializeResult(metadata={**numbers, **note, "recomputed": recomputed, "days": dg.MetadataValue.json(days)})
 
 
 @dg.asset(deps=[dg.AssetKey("verdict")])

@@ -125,7 +125,7 @@ class _Listener:
                 self.progress.console.print(f"  [yellow]![/yellow] check {escape(check.check_name)}: {said}")
         elif kind == dg.DagsterEventType.STEP_SUCCESS and step in self.worked:
             seconds, worked = event.step_success_data.duration_ms / 1000, self.worked[step]
-            self.progress.ended(self._named(step), seconds, worked, self.notes[step] if worked else "")
+            self.progress.ended(self._named(step), seconds, worked, self.notes[step])
 
     def _named(self, step: str) -> str:
         """The step without the data set's prefix, and its days."""

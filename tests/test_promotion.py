@@ -243,6 +243,7 @@ def test_the_assets_say_what_they_did(copied: Home, promote: bool, monkeypatch: 
     assert set(told) == {*STEPS, "champion"}
     done = {name: metadata["recomputed"].value for name, metadata in told.items()}
     assert done == dict.fromkeys(STEPS, 0) | {"champion": int(promote)}
+    assert [name for name in told if "note" in told[name]] == ([] if promote else list(STEPS))
     days_told = {name: metadata["days"].value[JUDGED] for name, metadata in told.items()}
     if promote:
         assert days_told["parity"]["max_difference"] < 1e-6
