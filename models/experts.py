@@ -84,11 +84,13 @@ class _Mixture(torch.autograd.Function):
         of_stream, grad_of_stream = (o.view(experts, streams, samples, narrow) for o in (out, grad_out))
         for expert in range(experts):
             grad_share[..., expert] = (grad_TBN * of_stream[expert]).sum(-1)
-            weighted = share[..., expert, None] * grad_TBN
-            grad_of_stream[expert] = weighted if streams == tasks else weighted.sum(0, keepdim=True)
+            torch.mul(share[:streams, :, expert, None], grad_TBN[:streams], out=grad_of_stream[expert])
+            for task in range(streams, tasks):  # those that share the only stream with the first
+                grad_of_stream[expert].addcmul_(share[task, :, expert, None], grad_TBN[task])
         _pass_relu(grad_out, out)
-        product = x.new_zeros(len(x), len(both))
+        product = x.new_empty(len(x), len(both))
         columns = experts * (wide + tasks)
+        product[:, columns:] = 0
         grad_hidden, grad_logits = product[:, : experts * wide], product[:, experts * wide : columns]
         for expert in range(experts):
             torch.mm(grad_out[expert], second[expert].t(), out=grad_hidden[:, expert * wide : (expert + 1) * wide])
