@@ -54,7 +54,7 @@ class Given:
     days: tuple[str, ...]
 
     @classmethod
-    def of(cls, text: str) -> Given:
+    def of(cls, text: str, trials: Sequence[Record]) -> Given:
         """`DATASET=HOME`: every day that can be judged and that the search did not learn from, the last three at most.
 
         Raises typer.BadParameter for what is no such log, or one whose samples are not there.
@@ -65,9 +65,8 @@ class Given:
         try:
             contract = load(dataset)
             home = Home(Path(root).absolute(), contract.name)
-            judged = days.to_judge(home, contract)
-            searched = contract.training_days(judged[-2:][0])[-1]
-            chosen = tuple(day for day in judged if day > searched)[-3:]
+            searched = max((day for trial in trials if trial["log"] == contract.name for day in trial["days"]), default="")
+            chosen = tuple(day for day in days.to_judge(home, contract) if day > searched)[-3:]
             for day in chosen:
                 samples.window_inputs(home, contract, [*contract.training_days(day), day])
         except (ValueError, lake.Missing, lake.Blocked) as error:
@@ -173,9 +172,9 @@ def main(
         raise typer.BadParameter(str(error)) from None
     torch.set_num_threads(threads)
     scratch = Path(os.environ.get("DTRN_HOME") or ROOT / ".dtrn").absolute() / "leaderboard"
-    logs = [Given.of(text) for text in log or ()]
+    trials = plan.searched(search.kept(search.RESULTS))
+    logs = [Given.of(text, trials) for text in log or ()]
     homes = {given.contract.name: given for given in logs}
-    trials = search.kept(search.RESULTS)
 
     def contract(where: Where) -> Contract:
         return load(where.dataset) if where.world else homes[where.dataset].contract

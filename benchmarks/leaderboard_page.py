@@ -83,21 +83,25 @@ def _opening(records: Sequence[Record], current: Sequence[Record], boards: Mappi
         "of a history (*selection* conflict 1), or they want opposite signs of one signal (*sign* conflict 1), or both.",
         "",
         "*Share*: (AUC − AUC of item popularity) ÷ (AUC of the true probabilities − AUC of item popularity), all without label "
-        "noise. 0 is what counting clicks per item gives, 1 what knowing everything gives.",
+        "noise. 0 is what each item's own rate of the task gives, 1 what knowing everything gives.",
         "",
         "Intervals are 95 %. In simulated worlds they are Student's over the worlds, paired where two models are compared, one "
         "training seed a world; on a real log they come from resampling that day's users and say nothing of other seeds. "
         "*Not below by more than the interval* also holds where an interval is wide; its ends stand beside each verdict.",
         "",
         "Seconds are of training, by the clock on the wall and in brackets by the processor's; runs shared the machine. "
-        f"Results in the worlds of seed {', '.join(map(str, plan.SEEN))}, and on Taobao's 2017-12-02, were seen while models "
-        "were worked on (docs/log.md); those of the other worlds were not.",
+        f"Results in the worlds of seed {', '.join(map(str, plan.SEEN))} were seen while models were worked on (docs/log.md); "
+        f"those of the other worlds were not. Of real logs {_seen_days()} were: what is said of them is no test of choices.",
         "",
         f"Worlds on file: {'; '.join(f'{name}: {n} of {len(plan.SEEDS)}' for name, n in counts.items())}. "
         f"{len(current)} runs stand here"
         + (f"; {left} more are on file under settings that are no longer the plan's, and are left out." if left else "."),
         "",
     ]
+
+
+def _seen_days() -> str:
+    return "; ".join(f"{log} {', '.join(days)}" for log, days in plan.SEEN_DAYS.items())
 
 
 def _answer(
@@ -144,12 +148,13 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
     return [
         "## How it was done",
         "",
-        f"Budgets are equal: {used}; early stopping on the last training day; the judged day is read once, after training. "
-        f"Learning rate, decay of the id embeddings and their start were searched over {len(grid)} settings "
-        f"({'; '.join(', '.join(f'{v:g}' for v in s) for s in grid)}) on worlds of other seeds and on earlier days of the "
-        "real log, scored on early-stopping days (`benchmarks/results/search.json`). Each model takes the one of best mean "
-        "rank among those that every searched model has tried. LightGBM and popularity have fixed settings. The daily job's "
-        f"default is at most {load('simulated').training.epochs} epochs.",
+        f"Budgets of neural models are equal: {used}; early stopping on the last training day; the judged day is read once, "
+        "after training. Learning rate, decay of the id embeddings and their start were searched over "
+        f"{len(grid)} settings ({'; '.join(', '.join(f'{v:g}' for v in s) for s in grid)}) on worlds of other seeds and on "
+        "earlier days of the real log, scored on early-stopping days (`benchmarks/results/search.json`); those worlds have one "
+        "conflict each, and 2.5 times fewer impressions. Each model takes the setting of best mean rank among those that every "
+        "searched model has tried. LightGBM and popularity have one setting each, not searched. The daily job's default is at "
+        f"most {load('simulated').training.epochs} epochs.",
         "",
         f"| model | {' | '.join(name.replace('_', ' ') for name in search.NAMES)} | chosen by | runs of other code |",
         "| --- " * 6 + "|",

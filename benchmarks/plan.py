@@ -1,5 +1,6 @@
-"""What the leaderboard compares: worlds, models, ablations and the settings that each model trains with. All of it was written
-before a run of it was made; a model is added by its name in `MODELS`.
+"""What the leaderboard compares: worlds, models, ablations and the settings that each model trains with; a model is added by
+its name in `MODELS`. Worlds, budgets and claims were written before a run of them was made, but for what docs/log.md says of
+the worlds in `SEEN`; the mean over epochs and the models told of statistics came after those.
 
 Settings: a model takes the one of best mean rank in its own search (`benchmarks.search`, on worlds of other seeds and on
 earlier days), among those that every searched model has tried on every log, so that none is searched longer than another.
@@ -39,6 +40,9 @@ SEEDS = (201, 202, 203, 204, 205)
 SEEN = (201,)
 """Of them, those whose results were read while the models were still worked on (docs/log.md)."""
 
+SEEN_DAYS = {"taobao": ("2017-11-30", "2017-12-01", "2017-12-02")}
+"""Judged days of real logs of which the same is true, or which some choice stopped early on."""
+
 USERS, ITEMS, IMPRESSIONS = 4_350, 8_700, 29_000
 """Of a world: as many impressions a user and an item as by the simulator's defaults; nine days of them are over 250,000."""
 
@@ -74,6 +78,15 @@ def worlds(cells: Sequence[tuple[float, float]] = CELLS, seeds: Sequence[int] = 
 
 def of_world(world: World) -> Where:
     return Where(SIMULATED, last_day(), world)
+
+
+def searched(trials: Sequence[Record]) -> list[Record]:
+    """The trials that settings come of: of DTRN and of what it must not be below, by the search's own terms.
+
+    One of another model, or of fewer epochs, must not change what all the others train with.
+    """
+    terms = {"epochs": search.EPOCHS, "patience": search.PATIENCE, "seed": search.SEED, "device": "cpu"}
+    return [trial for trial in trials if trial["model"] in (*FAMILY, OURS) and trial["terms"] == terms]
 
 
 def setting(model: str, trials: Sequence[Record]) -> tuple[search.Setting, bool]:

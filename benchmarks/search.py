@@ -105,7 +105,7 @@ def key_of(log: Log, model: str, setting: Setting, terms: Record) -> Record:
         "contract": log.contract.digest(),
         "days": log.days,
         "model": model,
-        "recipe": RECIPES[model].to_json(),
+        "recipe": replace(RECIPES[model], embedding_std=setting["embedding_std"]).to_json(),
         "setting": setting,
         "terms": terms,
     }

@@ -218,8 +218,17 @@ def not_below(boards: Mapping[Cell, Board], tasks: Sequence[str]) -> list[Claim]
             if d is None or d.high is None:
                 claims.append(Claim(wanted, "not measured on two worlds yet", None))
             else:
-                claims.append(Claim(wanted, f"{signed(d)} to {rival}, {d.n} worlds", d.high >= 0))
+                claims.append(Claim(wanted, f"{signed(d)} to {rival}, {_counted(d)}", _decided(d, d.high >= 0)))
     return claims
+
+
+def _counted(d: Estimate) -> str:
+    return f"{d.n} worlds" + (f" of {len(plan.SEEDS)}" if d.n < len(plan.SEEDS) else "")
+
+
+def _decided(d: Estimate, met: bool) -> bool | None:
+    """Nothing is decided before all worlds are there: an interval over two of them is met by nearly anything."""
+    return met if d.n >= len(plan.SEEDS) else None
 
 
 def above_dmt(boards: Mapping[Cell, Board]) -> list[Claim]:
@@ -233,7 +242,7 @@ def above_dmt(boards: Mapping[Cell, Board]) -> list[Claim]:
         if d is None or d.low is None:
             claims.append(Claim(wanted, "not measured on two worlds yet", None))
         else:
-            claims.append(Claim(wanted, f"{signed(d)}, {d.n} worlds", d.mean >= ENOUGH_GAIN))
+            claims.append(Claim(wanted, f"{signed(d)}, {_counted(d)}", _decided(d, d.mean >= ENOUGH_GAIN)))
     return claims
 
 

@@ -90,7 +90,7 @@ class _Mixture(torch.autograd.Function):
         _pass_relu(grad_out, out)
         product = x.new_empty(len(x), len(both))
         columns = experts * (wide + tasks)
-        product[:, columns:] = 0
+        product[:, experts * wide :] = 0  # a gate's columns of the streams that it does not read stay 0
         grad_hidden, grad_logits = product[:, : experts * wide], product[:, experts * wide : columns]
         for expert in range(experts):
             torch.mm(grad_out[expert], second[expert].t(), out=grad_hidden[:, expert * wide : (expert + 1) * wide])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from benchmarks import leaderboard, plan
+from benchmarks import leaderboard, plan, search
 from benchmarks.leaderboard import Given, Part, planned
 from benchmarks.runs import GRADIENTS, digest
 from tests import board
@@ -67,13 +67,23 @@ def test_the_setting_is_the_best_of_those_that_all_have_tried() -> None:
         plan.setting("m", [])
 
 
+def test_a_trial_of_another_model_or_of_other_terms_changes_no_setting() -> None:
+    trials = search.kept(search.RESULTS)
+    ours = plan.searched(trials)
+    assert {t["model"] for t in ours} == {*plan.FAMILY, plan.OURS}
+    first = next(t for t in trials if t["model"] == "dtrn")
+    short = {**first, "terms": {**first["terms"], "epochs": 1}, "score": 0.0}
+    assert plan.searched([*trials, short, {**first, "model": "stem"}]) == ours
+
+
 def test_a_real_log_is_judged_on_days_after_the_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         leaderboard.days, "to_judge", lambda home, terms: ["2017-11-29", "2017-11-30", "2017-12-01", "2017-12-02"]
     )
     read: list[str] = []
     monkeypatch.setattr(leaderboard.samples, "window_inputs", lambda home, terms, chosen: read.extend(chosen))
-    given = Given.of(f"taobao={tmp_path}")
+    trials = [{"log": "taobao", "days": [f"2017-11-{n}" for n in range(25, 30)]}, {"log": "other", "days": ["2017-12-01"]}]
+    given = Given.of(f"taobao={tmp_path}", trials)
     assert given.days == ("2017-11-30", "2017-12-01", "2017-12-02")  # the search learned from 11-25 to 11-29
     assert set(read) == {f"2017-11-{n}" for n in range(25, 31)} | {"2017-12-01", "2017-12-02"}
     real = planned([Part.LOGS, Part.ABLATIONS], ["popularity", "dtrn"], 5, [given], TRIALS)
@@ -84,14 +94,14 @@ def test_a_real_log_is_judged_on_days_after_the_search(monkeypatch: pytest.Monke
 
 def test_a_log_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match="'taobao': a log is DATASET=HOME"):
-        Given.of("taobao")
+        Given.of("taobao", [])
     with pytest.raises(typer.BadParameter, match=r"nonesuch=here: .*no such contract"):
-        Given.of("nonesuch=here")
+        Given.of("nonesuch=here", [])
     with pytest.raises(typer.BadParameter, match=r"no file of the log was ingested into .*`./dtrn backfill` makes samples"):
-        Given.of(f"taobao={tmp_path}")
+        Given.of(f"taobao={tmp_path}", [])
     monkeypatch.setattr(leaderboard.days, "to_judge", lambda home, terms: ["2017-12-01", "2017-12-02"])
     with pytest.raises(typer.BadParameter, match="samples"):
-        Given.of(f"taobao={tmp_path}")
+        Given.of(f"taobao={tmp_path}", [])
 
 
 def test_an_unknown_model_is_told() -> None:
