@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pytest
 
-from models.baselines import LightGBM, Popularity, count_features, feature_names, load
+from models.baselines import LightGBM, Popularity, _features, count_features, feature_names, load
 from models.contract import Contract
 from models.requests import NULL_KEY, Requests, Sequences, group
 from models.statistics import Statistics
@@ -132,3 +133,39 @@ def test_lightgbm_reads_the_statistics_of_all_known_days_and_keeps_them(tmp_path
     assert not np.array_equal(replace(model, statistics=other).score(asked), before)
     model.save(tmp_path / "kept")
     assert np.array_equal(LightGBM.load(tmp_path / "kept").score(asked), before)
+
+
+def test_lightgbm_learns_and_stops_by_known_labels_alone_and_reads_its_users_statistics() -> None:
+    contract = shops.terms()
+    training, held_out, asked = (shops.shop(contract, day, seed=n, requests=400) for n, day in
+                                 enumerate(("2026-03-27", "2026-03-31", "2026-04-20")))  # fmt: skip
+    masked = [replace(part, label=part.label.copy()) for part in (training, held_out)]
+    for part in masked:
+        part.label[::2, 1] = -1
+    model = LightGBM.fit(contract, masked[0], masked[1])
+    statistics = Statistics.fit(contract, masked)
+    x, x_held_out = (_by_definition(contract, statistics, part) for part in masked)
+    expected = _by_definition(contract, statistics, asked)
+    assert np.array_equal(_features(contract, statistics, asked), expected, equal_nan=True)
+    own, stop = (part.label[:, 1] >= 0 for part in masked)
+    data = lightgbm.Dataset(x[own], masked[0].label[own, 1])
+    valid = lightgbm.Dataset(x_held_out[stop], masked[1].label[stop, 1], reference=data)
+    terms = {
+        "objective": "binary", "learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 50, "lambda_l2": 1.0,
+        "seed": contract.training.seed, "deterministic": True, "force_row_wise": True, "verbosity": -1, "num_threads": 2,
+    }  # fmt: skip
+    stopping = lightgbm.early_stopping(20, verbose=False)
+    oracle = lightgbm.train(terms, data, 300, valid_sets=[valid], callbacks=[stopping])
+    assert oracle.best_iteration < 300
+    assert np.array_equal(model.score(asked)[:, 1], oracle.predict(expected))
+
+
+def _by_definition(contract: Contract, statistics: dict[str, Statistics], part: Requests) -> Any:
+    """The counted features, and of the item and then of the user their statistics, a sample at a time."""
+    rows = []
+    for sample, request in enumerate(part.request):
+        day = np.array([contract.day_of(int(part.time[request])).toordinal()])
+        of_item = statistics["item"].values(part.item[sample : sample + 1, 0], day)[0]
+        of_user = statistics["user"].values(part.user[request : request + 1, 0], day)[0]
+        rows.append([*of_item, *of_user])
+    return np.concatenate([count_features(contract, part), rows], axis=1)

@@ -246,6 +246,22 @@ def test_dropped_rows_are_the_unknown_row_and_the_rate_holds() -> None:
     assert (item.numpy()[known & ~dropped] == requests.item[known & ~dropped]).all()
 
 
+def test_every_kind_of_row_is_dropped_at_the_rate() -> None:
+    sizes = Sizes(requests=600, candidates=9, item=(900, 900), events=(4000, 4000))
+    requests = encoded(sizes, 8)
+    (whole,) = Loader(requests).batches(10**6)
+    (batch,) = Loader(requests).batches(10**6, dropout=(0.25, np.random.default_rng(1)))
+    for name in ("user_UF", "item_BF", "context_BC", "token_QF"):
+        before, after = (getattr(b, name).clone() for b in (whole, batch))
+        ids = {"user_UF": "users", "item_BF": "items", "token_QF": "items"}.get(name)
+        if ids:
+            before[:, 0], after[:, 0] = getattr(whole, ids)[before[:, 0]], getattr(batch, ids)[after[:, 0]]
+        known = before > 0
+        assert known.sum() > 500, name
+        assert ((after == 0) & known).sum() / known.sum() == pytest.approx(0.25, abs=0.05), name
+        assert ((after == before) | (after == 0)).all(), name
+
+
 def test_width_and_heads_must_agree() -> None:
     with pytest.raises(ValueError, match="width 6 is not divisible by attention_heads 4"):
         Recipe(bottom="dtrn", width=6, attention_heads=4)

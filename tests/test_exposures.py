@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,30 @@ def test_what_is_held_out_comes_later_and_nothing_is_lost(drawn: exposures.Drawn
     assert seen.time.max() <= held_out.time.min()
     assert len(held_out.time) == round(0.2 * len(drawn.requests.time))
     assert len(seen) + len(held_out) == len(drawn.requests)
+
+
+def test_padding_stays_below_the_events_themselves() -> None:
+    """Padded to the longest of the batch, three tokens in four would be no events: histories are long-tailed."""
+    requests = exposures.draw(4_000, 500, 1).requests
+    (batch,) = Loader(Vocabulary.fit(requests, exposures.CONTRACT).encode(requests), ()).batches(10**6)
+    lengths = requests.end - requests.start
+    events, histories = int(lengths.sum()), int((lengths > 0).sum())
+    assert histories * int(lengths.max()) > 3 * events
+    assert events <= len(batch.token_QF) < 1.5 * events
+    assert sum(int(bucket.present_NL.sum()) for bucket in batch.buckets) == events
+    assert sum(len(bucket.present_NL) for bucket in batch.buckets) == histories
+
+
+def test_neither_way_is_trained_on_what_it_is_scored_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut: list[bool] = []
+
+    def watched(model: str, way: Any, seen: Any, held_out: Any, **named: Any) -> list[float]:
+        cut.append(bool(seen.time.max() <= held_out.time.min()))
+        return [0.5, 0.5, 0.5]
+
+    monkeypatch.setattr(quality, "reached", watched)
+    quality.compare(["mmoe"], [1, 2], samples=1000, items=50, rows=100)
+    assert cut == [True] * 4
 
 
 @pytest.mark.parametrize("steps", [1, 3])

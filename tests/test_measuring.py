@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks import gradients, leaderboard, measuring, standing
 from benchmarks.measuring import Data, resampling
 from benchmarks.runs import GRADIENTS, Run, Variant, Where
-from models.baselines import Popularity
+from models.baselines import LightGBM, Popularity
 from models.contract import Contract
 from models.embeddings import Shape
 from models.home import Home
@@ -57,6 +58,29 @@ def test_the_share_is_that_of_an_independent_calculation(small_world: SmallWorld
         (drawn,) = of_world.sampled("popularity", task).values()
         assert drawn == pytest.approx(roc_auc_score(judged[f"is_{task}"], popular), abs=1e-9)
         assert list(of_world.share("popularity", task).values()) == [0]
+
+
+def test_no_model_is_given_the_judged_day_to_stop_on(
+    small_world: SmallWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, data = small_world
+    given: list[tuple[Any, Any]] = []
+
+    def boosted(contract: Contract, fit: Any, held_out: Any) -> Any:
+        given.append((fit, held_out))
+        return LightGBM.fit(contract, fit, held_out)
+
+    def trained(recipe: Any, contract: Contract, fit: Any, held_out: Any, **named: Any) -> Any:
+        given.append((fit, held_out))
+        return train(recipe, contract, fit, held_out, **named)
+
+    monkeypatch.setattr(measuring, "LightGBM", SimpleNamespace(fit=boosted))
+    monkeypatch.setattr(measuring, "train", trained)
+    assert not done(runs(where, "lightgbm", "mmoe"), small_world, tmp_path)
+    assert len(given) == 2
+    judged = data.judged.time.min()
+    for fit, held_out in given:
+        assert fit.time.max() < held_out.time.min() <= held_out.time.max() < judged
 
 
 def test_a_real_day_is_scored_on_its_labels_and_on_the_same_resamples_of_users(small_world: SmallWorld, tmp_path: Path) -> None:
