@@ -67,7 +67,7 @@ def _logs(records: Sequence[Record]) -> dict[str, dict[str, Board]]:
 
 
 def _opening(records: Sequence[Record], current: Sequence[Record], boards: Mapping[Cell, Board]) -> Lines:
-    counts = {standing.named_cell(c): len({w for m in b.models for w in b.runs(m)}) for c, b in boards.items()}
+    counts = {standing.named_cell(c): len(b.runs(plan.OURS)) for c, b in boards.items()}
     left = len(records) - len(current)
     return [
         "# Leaderboard",
@@ -93,7 +93,7 @@ def _opening(records: Sequence[Record], current: Sequence[Record], boards: Mappi
         f"Results in the worlds of seed {', '.join(map(str, plan.SEEN))} were seen while models were worked on (docs/log.md); "
         f"those of the other worlds were not. Of real logs {_seen_days()} were: what is said of them is no test of choices.",
         "",
-        f"Worlds on file: {'; '.join(f'{name}: {n} of {len(plan.SEEDS)}' for name, n in counts.items())}. "
+        f"Worlds in which DTRN has run: {'; '.join(f'{name}: {n} of {len(plan.SEEDS)}' for name, n in counts.items())}. "
         f"{len(current)} runs stand here"
         + (f"; {left} more are on file under settings that are no longer the plan's, and are left out." if left else "."),
         "",

@@ -1,6 +1,7 @@
 """An artifact is a folder: spec.json for people, weights and vocabulary as safetensors. Nothing in it can run code.
 
-Its bytes depend on data, contract, code and seed alone, so two undisturbed runs leave the same content hash.
+Its bytes depend on data, contract, code, seed and how many threads torch has (more add up in another order): two runs on the
+same machine leave the same content hash.
 """
 
 from __future__ import annotations

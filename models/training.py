@@ -113,7 +113,9 @@ def _memory_told(contract: Contract) -> Iterator[None]:
     """A GPU that has not memory enough is a ValueError with what to do."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "ALLOC_FAILED" not in str(error):  # cuBLAS has no class of its own
+            raise
         told = str(error).splitlines()[0]
         raise ValueError(
             f"the GPU's memory does not suffice for batches of {contract.training.batch_samples} samples ({told}); "

@@ -1,10 +1,12 @@
-"""MMoE with its gates before the second layer, ours: what the experts cost is divided by their number, and more.
+"""A smaller MMoE, ours: its gates stand before the second layer, and its experts are groups of one network's hidden units.
 
     h = relu(W₁·x[t] + b₁), E groups of ⌈wide ÷ E⌉ units · s = E·softmax(G[t]·x[t]) · y[t] = relu(Σ_e s_e·W₂[e]·h_e + b₂)
 
-An expert is a group of hidden units, and what is mixed are its contributions to one second layer rather than what E
-second layers gave. Of MMoE's E·(I·W + W·N) products a sample and stream, I·W + W·N are left. At uniform gates it is an
-ordinary network of two layers. Letters: S streams, 1 or T · B samples · I inputs · E experts · W wide · N narrow.
+What is mixed are the groups' contributions to one second layer, rather than what E second layers gave; kin to LHUC
+(Swietojanski & Renals, SLT 2014), which scales single units. It has a quarter of MMoE's units at E = 4, and of its
+S·E·(I·W + W·N) products a sample S·I·W + T·W·N are left: a quarter where every task has a stream, 40 % at the benchmark's
+widths where all share one. At uniform gates it is an ordinary network of two layers. Letters: S streams, 1 or T · B samples ·
+I inputs · E experts · W wide · N narrow.
 """
 
 from __future__ import annotations
