@@ -229,8 +229,8 @@ def transfer(boards: Mapping[Cell, Board], tasks: Sequence[str], picture: str | 
     out += [
         "Each multi-task model less single-task models of the same bottom (a whole network per task, embeddings included), AUC "
         "without label noise, paired over worlds. A whole interval below 0 is negative transfer: alone is better. The "
-        "single-task models of one run share no weight, but the epoch at which all of them stop; and their statistics tell them the other "
-        "tasks' rates.",
+        "single-task models of one run share no weight, but the epoch at which all of them stop; and their statistics tell "
+        "them the other tasks' rates.",
         "",
         f"| model less its single-task models | {' | '.join(tasks)} |",
         "| --- " * (1 + len(tasks)) + "|",

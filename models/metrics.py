@@ -2,7 +2,8 @@
 
 Labels are 0, 1 or MASKED (-1); masked rows are left out by every function here. Weights, where resampling needs them, are
 AUC's alone. A metric that its rows do not define (an AUC of one class, anything of no rows) is nan, never a made-up 0 or 0.5.
-Which differences matter is `models.judgement`'s business. Letters: B samples · N rows that are not masked · U users · R resamples · K bins.
+Which differences matter is `models.judgement`'s business. Letters: B samples · N rows that are not masked · U users ·
+R resamples · K bins.
 """
 
 from __future__ import annotations
