@@ -24,7 +24,6 @@ from models.sections import Source
 SAFE = re.compile(r"(^|_)(position|pos|rank|slot|tab|device|platform|channel|page|os)($|_)")
 MEASURES = re.compile(r"price|cost|duration|length|words|age$|amount|size|score|rating|_ms$|seconds|weight")
 SEPARATORS = "|;,"
-DETERMINED = 0.98
 RARE = 50
 LONG, SHORT = 50, 20
 
@@ -72,8 +71,8 @@ def _features(seen: Profile, found: Roles) -> Features:
         if column.distinct <= 1:
             out.left.append(Feature(column.name, "", "one value only" if column.distinct else "nothing written"))
             continue
-        by_item, by_user = (_determined(seen.rows, key, column.name) for key in (found.item, found.user))
-        if max(by_item, by_user) >= DETERMINED:
+        by_item, by_user = (roles.determined(seen.rows, key, column.name) for key in (found.item, found.user))
+        if max(by_item, by_user) >= roles.DETERMINED:
             entity, side, share = ("item", out.item, by_item) if by_item >= by_user else ("user", out.user, by_user)
             _add(
                 side, out.left, column, seen.rows[column.name], f"the same in {share:.0%} of the {entity}s seen more than once"
@@ -94,14 +93,6 @@ def _unknown(column: Column, seen: Profile, found: Roles) -> str:
             f"[behaviours.{name}] when = {when} and [tasks.{name}] label = {when}; if known before: [context.columns]"
         )
     return f"changes from row to row ({column.distinct:,} values); if known before the feedback: [context.columns]"
-
-
-def _determined(rows: pd.DataFrame, key: str, column: str) -> float:
-    """Share of the keys seen more than once whose values of a column all agree; 0 where too few were."""
-    pairs = rows[[key, column]].dropna()
-    groups = pairs.groupby(key)[column].agg(["size", "nunique"])
-    more = groups[groups["size"] > 1]
-    return float((more["nunique"] == 1).mean()) if len(more) >= 10 else 0.0
 
 
 def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Series, evidence: str) -> None:

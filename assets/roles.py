@@ -73,6 +73,9 @@ FORMATS = (
     ),
     *("%d/%m/%Y", "%m/%d/%Y", "%d/%b/%Y:%H:%M:%S %z", "%a %b %d %H:%M:%S %z %Y", "%Y%m%d%H%M%S", "%Y%m%d %H:%M:%S", "%Y%m%d"),
 )
+DETERMINED = 0.98
+"""Share of users or items with one value each from which on a column says something of them, and not of the moment."""
+
 TRIED = 400
 ENOUGH = 0.98
 
@@ -116,6 +119,7 @@ def guess(seen: Profile, ask: Ask) -> Roles:
     item = _id(left, "item", ITEMS, USERS, ask, evidence)
     left = [c for c in left if c.name != item]
     behaviour = _behaviour(left, ask, evidence)
+    left = [c for c in left if max(determined(seen.rows, key, c.name) for key in (user, item)) < DETERMINED]
     labels = {} if behaviour else _labels(left, seen, evidence)
     return Roles(moment, user, item, behaviour, labels, evidence)
 
@@ -245,6 +249,20 @@ def _behaviour(columns: list[Column], ask: Ask, evidence: dict[str, str]) -> str
         raise ValueError(f"behaviour: '{answer}' is not a column that is left; those are {', '.join(c.name for c in columns)}")
     evidence["behaviour"] = f"{chosen.distinct} different values"
     return answer
+
+
+def determined(rows: pd.DataFrame, key: str, column: str) -> float:
+    """Share of the keys seen more than once whose values of a column all agree; 0 where too few were.
+
+    Of those alone that have another value than the usual one: nearly all users agree on what hardly ever happens.
+    """
+    pairs = rows[[key, column]].dropna()
+    if pairs.empty:
+        return 0.0
+    unusual = (pairs[column] != pairs[column].mode()[0]).groupby(pairs[key]).any()
+    groups = pairs.groupby(key)[column].agg(["size", "nunique"])
+    more = groups[(groups["size"] > 1) & unusual]
+    return float((more["nunique"] == 1).mean()) if len(more) >= 10 else 0.0
 
 
 def _labels(columns: list[Column], seen: Profile, evidence: dict[str, str]) -> dict[str, str]:
