@@ -68,7 +68,7 @@ class Progress:
             self._status.update(escape(line))
         if not self.console.is_terminal and time.monotonic() - self._told > OFTEN_S:
             self._told = time.monotonic()
-            self.console.print(f"    {escape(line)}")
+            self.console.print(f"  … {escape(line)}")
 
     def ended(self, name: str, seconds: float, recomputed: int, note: str = "") -> None:
         """The line that stays."""
