@@ -274,8 +274,8 @@ def signed(e: Estimate) -> str:
 
 
 def _plus(value: float) -> str:
-    """With its sign, and no -0.000."""
-    return f"{round(value, 3) + 0.0:+.3f}"
+    """With its sign, to a digit more than what decides, and no -0.0000."""
+    return f"{round(value, 4) + 0.0:+.4f}"
 
 
 def _values(runs: Mapping[str, Record], of: Callable[[Record], float | None]) -> dict[str, float]:

@@ -254,21 +254,21 @@ def test_the_page_tells_what_the_runs_say(tmp_path: Path) -> None:
     (row,) = [line for line in section.splitlines() if line.startswith("| dtrn |")]
     assert row.startswith("| dtrn | 0.57 ± 0.03 | 0.7720 (0.7820) |")  # (0.772 − 0.6) / 0.3
     assert row.endswith("| 1,234 (567) | 10 (9) | 5 |")
-    assert "| lightgbm | **+0.122 (+0.112 to +0.132)** |" in section
+    assert "| lightgbm | **+0.1220 (+0.1116 to +0.1324)** |" in section
     assert "| *true probabilities* | 1 | 0.9000 |" in section
     large = text.split("## One world, 2 M samples")[1].split("## Real logs")[0]
     assert "| dtrn | 0.97 |" in large
     real = text.split("### taobao, 2017-12-01")[1].split("\n## ")[0]
     assert "click 300 positives from 50 users" in real
-    assert re.search(r"\| dmt \| 0\.8050 \(\+0\.005 \(-0\.\d+ to \+0\.\d+\), noise\)", real)
+    assert re.search(r"\| dmt \| 0\.8050 \(\+0\.0050 \(-0\.\d+ to \+0\.\d+\), noise\)", real)
     assert "| dtrn | 0.8100 | " in real
     ablations = text.split("## Ablations")[1].split("## Negative")[0]
     for variant in plan.variants(board.CONTRACT.actions):
         assert f"| {variant.name} | 0.33 |" in ablations or f"| {variant.name} | 0.33 ± 0.00 |" in ablations
-        assert f"| {variant.name} | **+0.072" in ablations
+        assert f"| {variant.name} | **+0.0720" in ablations
     transfer = text.split("## Negative transfer")[1].split("## How")[0]
-    assert "| selection 0, sign 1: dtrn − dtrn+single-task | **+0.012 (+0.002 to +0.022)** |" in transfer
-    assert "| selection 0, sign 1: mmoe − single-task | +0.000 (+0.000 to +0.000) |" in transfer
+    assert "| selection 0, sign 1: dtrn − dtrn+single-task | **+0.0120 (+0.0016 to +0.0224)** |" in transfer
+    assert "| selection 0, sign 1: mmoe − single-task | +0.0000 (+0.0000 to +0.0000) |" in transfer
     assert summary["worlds"]["selection 1, sign 0"]["dtrn"]["tasks"]["buy"]["share"]["mean"] == pytest.approx(0.172 / 0.3)
     assert summary["gradients"]["mmoe"]["epoch"] == [0, 1]
     assert written(tmp_path / "again", everything()) == (text, summary)
