@@ -122,7 +122,7 @@ def _answer(
         ]
     out += [leaderboard_sections.beside_lightgbm(worlds, tasks), ""]
     for dataset, boards in logs.items():
-        out += [leaderboard_sections.beside_baselines(dataset, boards), ""]
+        out += leaderboard_sections.beside_baselines(dataset, boards)
     if not logs:
         out += ["No real log has a run on file.", ""]
     return out

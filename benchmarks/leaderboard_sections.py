@@ -149,51 +149,49 @@ def _beside(run: Record, ours: Record | None, task: str) -> str:
 
 
 def beside_lightgbm(boards: Mapping[Cell, Board], tasks: Sequence[str]) -> str:
-    """In words: in which kinds of worlds, and on which tasks, DTRN is above or below LightGBM."""
-    above, below, open_ = list[str](), list[str](), list[str]()
-    for conflict, board in boards.items():
-        for task in tasks:
-            d = board.difference((plan.OURS, ""), ("lightgbm", ""), task)
-            if d is not None and d.n > 1:
-                found = open_ if d.noise else above if d.mean > 0 else below
-                found.append(f"{task} at {standing.named_cell(conflict)}")
-    if not (above or below or open_):
+    """In words: on how many kinds of worlds and tasks DTRN is above or below LightGBM; the tables say on which."""
+    pairs = (board.difference((plan.OURS, ""), ("lightgbm", ""), task) for board in boards.values() for task in tasks)
+    found = [d for d in pairs if d is not None and d.n > 1]
+    if not found:
         return "**Against LightGBM in the simulated worlds**: not measured on two worlds yet."
-    said = [f"{word} on {', '.join(found)}" for word, found in (("above", above), ("below", below)) if found]
-    said += [f"no clear difference on {', '.join(open_)}"] if open_ else []
-    told = "**Against LightGBM on counts, recencies and the same statistics, DTRN in the simulated worlds is** "
-    return f"{told}{'; '.join(said)}."
+    above, below = (sum(not d.noise and sign * d.mean > 0 for d in found) for sign in (1, -1))
+    return (
+        f"**Against LightGBM, told the same, DTRN in the simulated worlds is** clearly above on {above}, clearly below on "
+        f"{below} of {len(found)} kinds of world and tasks."
+    )
 
 
-def beside_baselines(dataset: str, days: Mapping[str, Board]) -> str:
-    """In words: on how many days and tasks of a real log the neural models are above and below popularity and LightGBM."""
-    said = []
-    for baseline in plan.BASELINES:
-        counts: dict[str, list[int]] = {}
-        lost = []
-        for day, board in days.items():
-            base = _only(board, baseline)
-            for model in board.models:
-                run = _only(board, model)
-                if base is None or run is None or model in plan.BASELINES:
-                    continue
-                for task in board.tasks:
-                    d = standing.resampled(run, base, task) if standing.judged(run["tasks"][task]) else None
-                    if d is None:
-                        continue
-                    above, below = not d.noise and d.mean > 0, not d.noise and d.mean < 0
-                    told = counts.setdefault(model, [0, 0, 0])
-                    counts[model] = [told[0] + above, told[1] + below, told[2] + 1]
-                    if model == plan.OURS and not above:
-                        lost.append(f"{task} on {day} ({standing.signed(d)})")
-        if not counts:
-            said.append(f"No neural model can be held against {baseline}.")
-            continue
-        each = ", ".join(f"{model} above on {up}, below on {down} of {of}" for model, (up, down, of) in counts.items())
-        said.append(f"Against {baseline}, over the days and tasks that can be judged: {each}.")
-        if lost:
-            said.append(f"DTRN does not beat {baseline} on {', '.join(lost)}.")
-    return f"**{dataset}**: {' '.join(said)}"
+def beside_baselines(dataset: str, days: Mapping[str, Board]) -> Lines:
+    """On how many days and tasks of a real log each neural model is clearly above and below each baseline."""
+    models = dict.fromkeys(m for board in days.values() for m in board.models if m not in plan.BASELINES)
+    counts = {model: [_beside_baseline(days, model, baseline) for baseline in plan.BASELINES] for model in models}
+    out = [
+        f"**{dataset}**: on how many of its days and tasks that can be judged a model is clearly above and below a baseline.",
+        "",
+    ]
+    out += [f"| model | {' | '.join(f'above {b} | below {b}' for b in plan.BASELINES)} | of |", "| --- " * 6 + "|"]
+    for model, found in counts.items():
+        out.append(f"| {model} | {' | '.join(f'{up} | {down}' for up, down, _ in found)} | {max(of for *_, of in found)} |")
+    missed = [
+        f"{baseline} on {of - up} of {of}"
+        for baseline, (up, _, of) in zip(plan.BASELINES, counts.get(plan.OURS, []), strict=False)
+        if up < of
+    ]
+    return [*out, "", *([f"**DTRN does not beat {' nor '.join(missed)}.**", ""] if missed else [])]
+
+
+def _beside_baseline(days: Mapping[str, Board], model: str, baseline: str) -> tuple[int, int, int]:
+    """(days and tasks on which a model is clearly above a baseline, clearly below, all that can be judged)."""
+    above = below = of = 0
+    for board in days.values():
+        run, base = _only(board, model), _only(board, baseline)
+        for task in board.tasks if run and base else ():
+            assert run is not None
+            assert base is not None
+            d = standing.resampled(run, base, task) if standing.judged(run["tasks"][task]) else None
+            if d is not None:
+                above, below, of = above + (not d.noise and d.mean > 0), below + (not d.noise and d.mean < 0), of + 1
+    return above, below, of
 
 
 def ablations(board: Board, tasks: Sequence[str]) -> Lines:
