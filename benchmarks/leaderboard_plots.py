@@ -17,13 +17,16 @@ OURS, OTHERS = "#c2410c", "#475569"
 
 
 def shares(boards: Mapping[Cell, Board], path: Path, tasks: Sequence[str]) -> str | None:
-    """The share of the reachable gain by model: a row of panels a kind of world, a panel a task. None of no share."""
+    """The share of the reachable gain by model: a row of panels a kind of world, a panel a task. None of no share.
+
+    Each panel has a scale of its own: on one from 0 to 1 all models would be one point.
+    """
     drawn = {cell: board for cell, board in boards.items() if any(board.share(m, t) for m in board.models for t in tasks)}
     if not drawn:
         return None
     models = list(dict.fromkeys(m for board in drawn.values() for m in board.models if m != "popularity"))[::-1]
-    figure = Figure(figsize=(9, 0.8 + len(drawn) * (0.5 + 0.17 * len(models))), layout="constrained")
-    panels = figure.subplots(len(drawn), len(tasks), sharex=True, sharey=True, squeeze=False)
+    figure = Figure(figsize=(9, 0.8 + len(drawn) * (0.65 + 0.17 * len(models))), layout="constrained")
+    panels = figure.subplots(len(drawn), len(tasks), sharey=True, squeeze=False)
     for row, (cell, board) in zip(panels, drawn.items(), strict=True):
         for axes, task in zip(row, tasks, strict=True):
             for height, model in enumerate(models):
@@ -32,14 +35,13 @@ def shares(boards: Mapping[Cell, Board], path: Path, tasks: Sequence[str]) -> st
                     continue
                 colour = OURS if model == plan.OURS else OTHERS
                 axes.errorbar(found.mean, height, xerr=found.half, fmt="o", color=colour, markersize=4, capsize=2, linewidth=1)
-            axes.axvline(1, color="#94a3b8", linewidth=0.8, linestyle="--")
-            axes.axvline(0, color="#94a3b8", linewidth=0.8, linestyle="--")
+            axes.locator_params(axis="x", nbins=5)
             axes.set_title(f"{named_cell(cell)}: {task}", fontsize=8)
             axes.tick_params(labelsize=7)
             axes.grid(axis="x", color="#e2e8f0", linewidth=0.5)
         row[0].set_yticks(range(len(models)), models)
     for axes in panels[-1]:
-        axes.set_xlabel("share of the reachable gain", fontsize=8)
+        axes.set_xlabel("share of the reachable gain (a scale a panel)", fontsize=8)
     return _written(figure, path)
 
 
