@@ -139,7 +139,7 @@ def test_sampling(dying: Dying, log: Path) -> None:
 
 
 def test_training(dying: Dying, shown: Home, tmp_path: Path) -> None:
-    """What a kill within an epoch leaves is in `test_training`; here are checkpoint, artifact and manifest."""
+    """What a kill within an epoch leaves is in `test_checkpoint`; here are checkpoint, artifact and manifest."""
     start = Home(tmp_path / "start", shown.dataset)
     shutil.copytree(shown.root, start.root)
     shutil.rmtree(start.model("dtrn", serving.JUDGED).parent)

@@ -1,13 +1,8 @@
-"""The trainer: repeatable, resumable, stops early with the best weights, and says what is wrong in words for people."""
+"""The trainer: repeatable, stops early with the best weights, and says what cannot be learned from in words for people."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from models import checkpoint, names, training
+from models import names, training
 from models.batches import Loader
-from models.checkpoint import Checkpoint, Epoch
+from models.checkpoint import Epoch
 from models.config import RECIPES, Recipe
 from models.contract import Contract
 from models.metrics import auc, log_loss
@@ -29,7 +24,6 @@ from models.statistics import Statistics, days_of
 from models.training import Trained, device_of, train
 from tests.shops import shop, terms
 
-ROOT = Path(__file__).resolve().parent.parent
 TRAINING, VALIDATION = "2026-03-30", "2026-03-31"
 pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = replace(RECIPES["dtrn"], width=8, ffn=8, hyper=4, experts=2, expert_widths=(16, 8), tower=4)
@@ -133,63 +127,6 @@ def test_it_stops_after_patience_epochs_without_a_better_score(tmp_path: Path) -
         assert stop - 1 - int(np.argmin(scores[:stop])) < 2
 
 
-class _Interrupted(Exception):
-    pass
-
-
-@pytest.mark.parametrize("name", ["dtrn", "mmoe", "single-task"])
-def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, name: str) -> None:
-    contract, recipe = terms(epochs=4, patience=9), small(name)
-
-    def interrupt(epoch: Epoch) -> None:
-        if epoch.epoch == 2:
-            raise _Interrupted
-
-    with pytest.raises(_Interrupted):
-        fit(tmp_path / "broken", contract, recipe, interrupt)
-    told: list[Epoch] = []
-    resumed = fit(tmp_path / "broken", contract, recipe, told.append)
-    unbroken = fit(tmp_path / "whole", contract, recipe)
-    assert [e.epoch for e in told] == [3, 4]
-    assert weights(resumed) == weights(unbroken)
-    assert resumed.history == unbroken.history
-    assert weights(fit(tmp_path / "broken", contract, recipe)) == weights(unbroken)  # nothing left to do: the same again
-
-
-def test_a_run_killed_dead_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    """`kill -9` in the middle of the third epoch, as a machine that goes down would do."""
-    code = (
-        "import os, signal\nfrom pathlib import Path\nfrom tests import test_training as t\nfrom models.batches import Loader\n"
-        "t.torch.set_num_threads(1)\nbatch, epochs, steps = Loader._batch, [], []\n"
-        "def die(self, part, dropout):\n"
-        "    steps.append(1) if len(epochs) == 2 and dropout else None\n"
-        "    if len(steps) == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return batch(self, part, dropout)\n"
-        f"Loader._batch = die\nt.fit(Path({str(tmp_path / 'killed')!r}), t.terms(epochs=4, patience=9), report=epochs.append)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
-    assert ended.returncode == -signal.SIGKILL
-    told: list[Epoch] = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        resumed = fit(tmp_path / "killed", terms(epochs=4, patience=9), report=told.append)
-        assert [e.epoch for e in told] == [3, 4]
-        assert weights(resumed) == weights(fit(tmp_path / "whole", terms(epochs=4, patience=9)))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_a_damaged_or_foreign_checkpoint_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    fit(tmp_path, terms(epochs=1))
-    with pytest.raises(ValueError, match="another recipe, contract or data; delete it"):
-        fit(tmp_path, terms(epochs=1), replace(RECIPE, id_dropout=0.2))
-    file = Checkpoint(tmp_path, "").file
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"epoch\.safetensors: cannot be read .* delete it"):
-        fit(tmp_path, terms(epochs=1))
-
-
 @pytest.mark.parametrize(
     ("name", "sets"),
     [
@@ -289,87 +226,6 @@ def test_a_task_of_one_class_on_the_validation_day_does_not_count_in_the_score(t
     assert told[0].score == pytest.approx(told[0].validation_loss["click"] / entropy)
 
 
-def test_a_loss_that_is_not_a_number_names_epoch_step_and_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss, calls = training.Network.loss, []
-
-    def poisoned(self: Any, batch: Any, weight: Any) -> Any:
-        calls.append(1)
-        total, each = loss(self, batch, weight)
-        return (total * math.nan, each * math.nan) if len(calls) == 8 else (total, each)
-
-    monkeypatch.setattr(training.Network, "loss", poisoned)
-    with pytest.raises(
-        ValueError, match=r"task 'click' is not a number in epoch 2, step 3 of 5; lower training\.learning_rate"
-    ):
-        fit(tmp_path, terms(epochs=3))
-    assert len(json.loads(_metadata(tmp_path)["history"])) == 1  # the whole epoch before is kept
-
-
-@pytest.mark.parametrize(
-    ("error", "first"),
-    [
-        (
-            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has …"),
-            r"CUDA out of memory\. Tried to allocate 2\.00 GiB\.",
-        ),
-        (
-            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-            "CUDA error: CUBLAS_STATUS.*",
-        ),
-    ],
-)
-def test_a_gpu_without_memory_is_told_in_one_line_and_whole_epochs_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, first: str
-) -> None:
-    learn, steps = training.learn, []
-
-    def full(*arguments: Any) -> Any:
-        steps.append(1)
-        if len(steps) == 8:
-            raise error
-        return learn(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "learn", full)
-        wanted = rf"batches of 200 samples \({first}\); lower training\.batch_samples, or"
-        with pytest.raises(ValueError, match=wanted) as raised:
-            fit(tmp_path / "full", terms(epochs=3))
-    assert "\n" not in str(raised.value)
-    assert len(json.loads(_metadata(tmp_path / "full")["history"])) == 1
-    assert weights(fit(tmp_path / "full", terms(epochs=3))) == weights(fit(tmp_path / "whole", terms(epochs=3)))
-
-
-def test_another_mistake_of_torch_is_not_taken_for_one_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> Any:
-        raise RuntimeError("shapes cannot be multiplied")
-
-    monkeypatch.setattr(training, "learn", broken)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        fit(tmp_path, terms(epochs=1))
-
-
-def test_a_checkpoint_that_was_half_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """safetensors writes outside of Python, so that the tests that kill at every `open` do not see it."""
-    written: list[int] = []
-
-    def torn(tensors: Any, path: Path, told: Any) -> None:
-        save_file(tensors, path, told)
-        written.append(1)
-        if len(written) == 3:
-            path.write_bytes(path.read_bytes()[:1000])
-            raise KeyboardInterrupt
-
-    contract = terms(epochs=4, patience=9)
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", torn)
-        with pytest.raises(KeyboardInterrupt):
-            fit(tmp_path / "torn", contract)
-    told: list[Epoch] = []
-    resumed = fit(tmp_path / "torn", contract, report=told.append)
-    assert [e.epoch for e in told] == [3, 4]
-    assert weights(resumed) == weights(fit(tmp_path / "whole", contract))
-
-
 def test_every_epoch_has_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     orders: list[bytes] = []
     batches = Loader.batches
@@ -408,13 +264,6 @@ def test_two_threads_give_the_same_bits_each_time(tmp_path: Path, name: str) -> 
     torch.set_num_threads(2)  # `one_thread` sets back what was
     first, second = (fit(tmp_path / str(n), terms(epochs=1), small(name)) for n in range(2))
     assert weights(first) == weights(second)
-
-
-def _metadata(folder: Path) -> dict[str, str]:
-    header = Checkpoint(folder, "").file.read_bytes()
-    length = int.from_bytes(header[:8], "little")
-    told: dict[str, str] = json.loads(header[8 : 8 + length])["__metadata__"]
-    return told
 
 
 def test_devices_are_chosen_or_refused_in_words() -> None:
