@@ -119,8 +119,7 @@ def guess(seen: Profile, ask: Ask) -> Roles:
     item = _id(left, "item", ITEMS, USERS, ask, evidence)
     left = [c for c in left if c.name != item]
     behaviour = _behaviour(left, ask, evidence)
-    left = [c for c in left if max(determined(seen.rows, key, c.name) for key in (user, item)) < DETERMINED]
-    labels = {} if behaviour else _labels(left, seen, evidence)
+    labels = {} if behaviour else _labels(left, seen, (user, item), evidence)
     return Roles(moment, user, item, behaviour, labels, evidence)
 
 
@@ -265,7 +264,8 @@ def determined(rows: pd.DataFrame, key: str, column: str) -> float:
     return float((more["nunique"] == 1).mean()) if len(more) >= 10 else 0.0
 
 
-def _labels(columns: list[Column], seen: Profile, evidence: dict[str, str]) -> dict[str, str]:
+def _labels(columns: list[Column], seen: Profile, ids: tuple[str, str], evidence: dict[str, str]) -> dict[str, str]:
+    """Of what sounds like feedback all but what a user or an item has once for all."""
     found = {}
     for column in columns:
         name = plain(column.name)
@@ -277,6 +277,8 @@ def _labels(columns: list[Column], seen: Profile, evidence: dict[str, str]) -> d
             least = 0.8 * float(high.max())
             condition, rate = f"{column.name} >= {least:g}", float((high >= least).mean())
         else:
+            continue
+        if max(determined(seen.rows, key, column.name) for key in ids) >= DETERMINED:
             continue
         if not CONDITION.match(condition):
             raise ValueError(f"column '{column.name}' looks like a label, and a condition takes no blanks or signs; rename it")

@@ -185,9 +185,9 @@ def _beside_baseline(days: Mapping[str, Board], model: str, baseline: str) -> tu
     above = below = of = 0
     for board in days.values():
         run, base = _only(board, model), _only(board, baseline)
-        for task in board.tasks if run and base else ():
-            assert run is not None
-            assert base is not None
+        if run is None or base is None:
+            continue
+        for task in board.tasks:
             d = standing.resampled(run, base, task) if standing.judged(run["tasks"][task]) else None
             if d is not None:
                 above, below, of = above + (not d.noise and d.mean > 0), below + (not d.noise and d.mean < 0), of + 1

@@ -85,8 +85,7 @@ def searched(trials: Sequence[Record]) -> list[Record]:
 
     One of another model, or of fewer epochs, must not change what all the others train with.
     """
-    terms = {"epochs": search.EPOCHS, "patience": search.PATIENCE, "seed": search.SEED, "device": "cpu"}
-    return [trial for trial in trials if trial["model"] in (*FAMILY, OURS) and trial["terms"] == terms]
+    return [trial for trial in trials if trial["model"] in (*FAMILY, OURS) and trial["terms"] == search.budget()]
 
 
 def setting(model: str, trials: Sequence[Record]) -> tuple[search.Setting, bool]:

@@ -97,6 +97,11 @@ def settings(trials: int) -> list[Setting]:
     return [dict(zip(NAMES, values, strict=True)) for values in SETTINGS[:trials]]
 
 
+def budget(epochs: int = EPOCHS, patience: int = PATIENCE) -> Record:
+    """What all trials of a search have alike."""
+    return {"epochs": epochs, "patience": patience, "seed": SEED, "device": "cpu"}
+
+
 def key_of(log: Log, model: str, setting: Setting, terms: Record) -> Record:
     """What a trial's result depends on, to be found again by: data, recipe, setting, terms of training, code."""
     key = {
@@ -272,9 +277,14 @@ def main(
         logs.append(Log.read(world.name, home, load(home.dataset)))
     if not logs:
         raise typer.BadParameter("no log: give one by --log, or leave --no-worlds out")
-    terms = {"epochs": epochs, "patience": patience, "seed": SEED, "device": "cpu"}
     records = search(
-        logs, model or list(RECIPES), trials, terms, results=RESULTS, scratch=SCRATCH / "checkpoints", any_code=any_code
+        logs,
+        model or list(RECIPES),
+        trials,
+        budget(epochs, patience),
+        results=RESULTS,
+        scratch=SCRATCH / "checkpoints",
+        any_code=any_code,
     )
     show(records, Console(width=140))
     print(RESULTS)

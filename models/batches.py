@@ -58,14 +58,14 @@ class Batch:
     """Whole requests: user (U, Fu), item (B, Fi), context (B, Fc) rows; label and known (B, T); place (B, A), history (U, A).
 
     The tokens of all H histories lie end to end as the buckets do: token (Q, Fi) rows · gap (Q,) time-gap bucket · age (Q,) 0
-    for the newest event · action (Q,) · share (Q,) one over its history's length, 0 of what is no event · begin (H,) where
-    those of each history begin. Of ids only these rows are read: users (Nu,), items (Ni,), ascending; the first column of
-    user, item and token is a place in them. match (B, A, 1 + F, 2): of all events of the history, and of those that have the
-    candidate's item, and each of its features (of a list: one entry of it): how many there are (count bucket), and how long
-    ago the last of them was (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or
-    gap); K is 0 where nobody reads them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in
-    the buckets' outputs laid end to end; history[u, a] likewise of (bucket, n). told: rows of the statistics of users (U, T)
-    and of items (B, T); no columns where there are none.
+    for the newest event · action (Q, A) 1 at its own, else 0 · share (Q,) one over its history's length, 0 of what is no
+    event · begin (H,) where those of each history begin. Of ids only these rows are read: users (Nu,), items (Ni,),
+    ascending; the first column of user, item and token is a place in them. match (B, A, 1 + F, 2): of all events of the
+    history, and of those that have the candidate's item, and each of its features (of a list: one entry of it): how many
+    there are (count bucket), and how long ago the last of them was (time-gap bucket; 0 where there is none), as rows of one
+    table of every action's (K, count or gap); K is 0 where nobody reads them. place[b, a] is 0 where the history is empty,
+    else 1 + the row of (bucket, n, r) in the buckets' outputs laid end to end; history[u, a] likewise of (bucket, n). told:
+    rows of the statistics of users (U, T) and of items (B, T); no columns where there are none.
     """
 
     user_UF: Tensor
@@ -79,7 +79,7 @@ class Batch:
     token_QF: Tensor
     gap_Q: Tensor
     age_Q: Tensor
-    action_Q: Tensor
+    action_QA: Tensor
     share_Q: Tensor
     begin_H: Tensor
     buckets: list[Bucket]
@@ -198,7 +198,7 @@ class Loader:
             torch.from_numpy(token_QF),
             torch.from_numpy(gap),
             torch.from_numpy(age),
-            torch.from_numpy(action[wide]),
+            torch.from_numpy(np.eye(lengths.shape[1], dtype=np.float32)[action[wide]]),
             torch.from_numpy(share),
             torch.from_numpy(np.cumsum(widths) - widths),
             buckets,

@@ -132,7 +132,7 @@ class Moment(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(Q, D), to be added to the tokens."""
-        extra: Tensor = self.gap(batch.gap_Q) + self.age(batch.age_Q) + of_action(self.action.weight, batch.action_Q)
+        extra: Tensor = self.gap(batch.gap_Q) + self.age(batch.age_Q) + of_action(self.action.weight, batch.action_QA)
         return extra
 
 
@@ -154,9 +154,9 @@ class Matches(nn.Module):
         return told * (batch.place_BA > 0).unsqueeze(-1)
 
 
-def of_action(values_AD: Tensor, action_Q: Tensor) -> Tensor:
+def of_action(values_AD: Tensor, action_QA: Tensor) -> Tensor:
     """(…, Q, D): of values (…, A, D) those of each action; a product, whose gradient is one too and not so many additions."""
-    return F.one_hot(action_Q, values_AD.shape[-2]).to(values_AD.dtype) @ values_AD
+    return action_QA.to(values_AD.dtype) @ values_AD
 
 
 def placed(outs: list[Tensor], batch: Batch, streams: int, like: Tensor) -> Tensor:

@@ -82,10 +82,9 @@ class Interest(nn.Module):
 
         `h_QD`: embedded tokens · `candidate_BD`: embedded samples.
         """
-        gamma, beta = self.hypernetwork()
         if not batch.buckets:
             return []
-        out: list[Tensor] = self.transformer(h_QD, batch.action_Q, batch.buckets, candidate_BD, gamma, beta)
+        out: list[Tensor] = self.transformer(h_QD, batch.action_QA, batch.buckets, candidate_BD, *self.hypernetwork())
         return out
 
 
@@ -97,9 +96,9 @@ class Encoder(nn.Module):
         self.transformer = Transformer(recipe)
         self.affine = Affine(recipe)
 
-    def forward(self, h_QD: Tensor, action_Q: Tensor, buckets: list[Bucket], candidate_BD: Tensor) -> list[Tensor]:
+    def forward(self, h_QD: Tensor, action_QA: Tensor, buckets: list[Bucket], candidate_BD: Tensor) -> list[Tensor]:
         """By bucket (1, N·R, D) interests of its N histories, for the R candidates of each."""
-        out: list[Tensor] = self.transformer(h_QD, action_Q, buckets, candidate_BD, *self.affine())
+        out: list[Tensor] = self.transformer(h_QD, action_QA, buckets, candidate_BD, *self.affine())
         return out
 
 
@@ -115,7 +114,7 @@ class Encoders(nn.Module):
         """As `Interest` gives them."""
         parts = [(place, action, part) for place, bucket in enumerate(batch.buckets) for action, part in bucket.by_action()]
         sizes = [part.present_NL.numel() for _, _, part in parts]
-        tokens, actions = torch.split(h_QD, sizes), torch.split(batch.action_Q, sizes)
+        tokens, actions = torch.split(h_QD, sizes), torch.split(batch.action_QA, sizes)
         outs: list[list[Tensor]] = [[] for _ in batch.buckets]
         for action in range(len(self.actions)):
             own = [number for number, (_, of, _) in enumerate(parts) if of == action]

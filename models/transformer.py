@@ -65,9 +65,9 @@ class Transformer(nn.Module):
         self.query = nn.Linear(recipe.width, recipe.width)
 
     def forward(
-        self, h_QD: Tensor, action_Q: Tensor, buckets: list[Bucket], candidate_BD: Tensor, gamma: Tensor, beta: Tensor
+        self, h_QD: Tensor, action_QA: Tensor, buckets: list[Bucket], candidate_BD: Tensor, gamma: Tensor, beta: Tensor
     ) -> list[Tensor]:
-        """`h_QD`: embedded tokens of the buckets, end to end, `action_Q` their actions · `candidate_BD`: embedded samples.
+        """`h_QD`: embedded tokens of the buckets, end to end, `action_QA` their actions · `candidate_BD`: embedded samples.
 
         γ, β are (T, A, layers, 2, D), or with A = 1 the same for all actions; place 0 is after attention, 1 after the FFN.
         A history has one token or more.
@@ -77,18 +77,18 @@ class Transformer(nn.Module):
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             if number:
-                x = _affine(x, gamma[:, :, number - 1, 1], beta[:, :, number - 1, 1], action_Q)
-            x = layer.feed(_affine(layer.attend(x, buckets), gamma[:, :, number, 0], beta[:, :, number, 0], action_Q))
+                x = _affine(x, gamma[:, :, number - 1, 1], beta[:, :, number - 1, 1], action_QA)
+            x = layer.feed(_affine(layer.attend(x, buckets), gamma[:, :, number, 0], beta[:, :, number, 0], action_QA))
         streams = len(x)
         sizes = [bucket.present_NL.numel() for bucket in buckets]
         looks = [bucket.candidate_NR for bucket in buckets]
         query = F.embedding(torch.cat([look.flatten() for look in looks]).clamp_(0), self.query(candidate_BD))
-        keys, actions = torch.split(x, sizes, dim=1), torch.split(action_Q, sizes)
+        keys, actions = torch.split(x, sizes, dim=1), torch.split(action_QA, sizes)
         asks = torch.split(query, [look.numel() for look in looks])
         outs = []
         for bucket, key, ask, action in zip(buckets, keys, asks, actions, strict=True):
             n, length = bucket.present_NL.shape
-            own = action.view(n, length)[:, 0]
+            own = action.view(n, length, -1)[:, 0]
             gamma_last, beta_last = (_by_action(y[:, :, -1, 1], own).unsqueeze(2) for y in (gamma, beta))  # (T, N or 1, 1, D)
             key, ask = key.reshape(streams * n, length, width), (gamma_last * ask.view(n, -1, width)).flatten(0, 1)
             scores = torch.baddbmm(_mask(bucket, streams, ask), ask, key.transpose(1, 2), alpha=1 / math.sqrt(width))
@@ -97,13 +97,13 @@ class Transformer(nn.Module):
         return outs
 
 
-def _by_action(values_TAD: Tensor, action_Q: Tensor) -> Tensor:
+def _by_action(values_TAD: Tensor, action_QA: Tensor) -> Tensor:
     """(T, Q, D) of each action; (T, 1, D) where all have the same."""
-    return values_TAD if values_TAD.shape[1] == 1 else of_action(values_TAD, action_Q)
+    return values_TAD if values_TAD.shape[1] == 1 else of_action(values_TAD, action_QA)
 
 
-def _affine(x_TQD: Tensor, gamma_TAD: Tensor, beta_TAD: Tensor, action_Q: Tensor) -> Tensor:
-    return torch.addcmul(_by_action(beta_TAD, action_Q), _by_action(gamma_TAD, action_Q), x_TQD)
+def _affine(x_TQD: Tensor, gamma_TAD: Tensor, beta_TAD: Tensor, action_QA: Tensor) -> Tensor:
+    return torch.addcmul(_by_action(beta_TAD, action_QA), _by_action(gamma_TAD, action_QA), x_TQD)
 
 
 def _mask(bucket: Bucket, copies: int, like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from assets import acceptance, ingest, lake, ledger, plausibility
 from assets.project import Project
+from orchestration import jobs
 from tests.tiny_log import DAY1, DAY2, DAY3, START, contract, home_of, put, rebuilt, row, rows_of, run
 
 ALWAYS = ("schema", "no_duplicates", "rows_accounted_for", "bad_rows_within_limit")
@@ -199,3 +201,20 @@ def test_each_check_can_fail(folder: Path) -> None:
     assert [wrong(check) for check in every] == [False, True, True, False]
     pq.write_table(table.set_column(1, "time", [[0] * 3]), home.events(DAY1))
     assert [wrong(check) for check in every] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("stage", "command"),
+    [
+        *((stage, "ingest") for stage in jobs.DATA),
+        *((stage, "evaluate") for stage in ("verdict", *jobs.PROMOTED)),
+        *((stage, "train") for stage in ("dtrn", "lightgbm", "ple")),
+        *((stage, None) for stage in (*jobs.MONITORED, "replay")),
+    ],
+)
+def test_what_is_missing_is_answered_with_the_command_that_makes_it(folder: Path, stage: str, command: str | None) -> None:
+    ui = f"materialise {stage} of {DAY1}"
+    told = f"run ./dtrn {command} --day {DAY1} (in the UI: {ui}) first" if command else f"{ui} first"
+    with pytest.raises(lake.Missing, match=f"needed and not there; {re.escape(told)}$"):
+        lake.require(home_of(folder), stage, DAY1)
+    assert lake.remedy("events", "earlier") == "materialise events of earlier"
