@@ -172,7 +172,7 @@ class Loader:
             tokens, rows = slice(begin, begin + count * width), slice(row, row + count * height)
             present_NL, candidate_NR = present[tokens].reshape(-1, width), candidate[rows].reshape(-1, height)
             of = action[first : first + count]
-            there = [(int(a), int(n)) for a, n in zip(*np.unique(of, return_counts=True), strict=True)]
+            there = [(a, n) for a, n in enumerate(np.bincount(of).tolist()) if n]
             buckets.append(Bucket(torch.from_numpy(present_NL), torch.from_numpy(candidate_NR), there))
             if self.fields:
                 own, theirs = part.item[candidate_NR], self.tokens[token[tokens].reshape(-1, width)]

@@ -82,32 +82,34 @@ class Fields(nn.Module):
         """(B, F, D): user, item and context fields of every sample; (Q, D): every token, the sum of its item's fields."""
         read = _read(self.item[0], batch.items)
         tokens = [_looked_up(t, batch.token_QF, c) for t, c in self._item_tables(read)]
-        return self._samples(batch, read), torch.stack(tokens).sum(0)
+        user_UFD, candidate_BFD = self._looked_up(batch, read)
+        return torch.cat([user_UFD[batch.request_B], candidate_BFD], dim=1), torch.stack(tokens).sum(0)
 
-    def pooled(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(B, F, D): fields as `forward` gives them; (U, A, D): the mean of each history's tokens, 0 where it is empty.
+    def pooled(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """(U, Fu, D): user fields; (B, F - Fu, D): item and context fields; (U, A, D): the mean of each history's tokens.
 
-        No token is laid out: a history is one bag of rows.
+        No token is laid out: a history is one bag of rows, and 0 where it is empty.
         """
         read = _read(self.item[0], batch.items)
         share_Q = batch.share_Q.to(read.dtype)
         bags = [_bags(t, batch.token_QF, c, share_Q, batch.begin_H) for t, c in self._item_tables(read)]
         means = torch.stack(bags).sum(0)
-        return self._samples(batch, read), torch.cat([means.new_zeros(1, means.shape[1]), means])[batch.history_UA]
+        means = torch.cat([means.new_zeros(1, means.shape[1]), means])[batch.history_UA]
+        return *self._looked_up(batch, read), means
 
     def _item_tables(self, read: Tensor) -> list[tuple[Tensor, int | slice]]:
         """Table and columns of each field of an item; that of the id is `read`, of which the rows hold places."""
         return list(zip([read, *map(_weight, self.item[1:])], self.columns[1], strict=True))
 
-    def _samples(self, batch: Batch, read: Tensor) -> Tensor:
+    def _looked_up(self, batch: Batch, read: Tensor) -> tuple[Tensor, Tensor]:
+        """(U, Fu, D) and (B, F - Fu, D): the fields of each request's user; of each sample's item and context."""
         users = [_read(self.user[0], batch.users), *map(_weight, self.user[1:])]
         user = [_looked_up(t, batch.user_UF, c) for t, c in zip(users, self.columns[0], strict=True)]
         item = [_looked_up(t, batch.item_BF, c) for t, c in self._item_tables(read)]
         for side, rows, table in zip((user, item), (batch.user_told_UT, batch.item_told_BT), self.told, strict=False):
             side[0] = side[0] + F.embedding_bag(rows, table, mode="sum")
-        user = [x[batch.request_B] for x in user]
         context = [_looked_up(_weight(t), batch.context_BC, c) for t, c in zip(self.context, self.columns[2], strict=True)]
-        return torch.stack([*user, *item, *context], dim=1)
+        return torch.stack(user, dim=1), torch.stack([*item, *context], dim=1)
 
     def ids(self, batch: Batch) -> Tensor:
         """(B, 2·D): the embeddings of the user's and of the item's id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +32,15 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, T)."""
+        split = self.bottom.split(batch) if self.head.splits else None
+        if split is not None:
+            return cast("Tensor", self.head(split))
         x_SBI = self.bottom(batch)
         if self.head.personal:
             ids = self.bottom.ids(batch)
             streams = max(len(x_SBI), len(ids))
             x_SBI = torch.cat([x_SBI.expand(streams, -1, -1), ids.expand(streams, -1, -1)], dim=-1)
-        logits: Tensor = self.head(x_SBI)
-        return logits
+        return cast("Tensor", self.head(x_SBI))
 
     def loss(self, batch: Batch, weight_T: Tensor) -> tuple[Tensor, Tensor]:
         """(weighted sum over tasks, per task (T,)) of what the head holds the logits' error to be."""

@@ -80,14 +80,15 @@ class Deferred(torch.optim.AdamW):
             table.index_copy_(0, read, row)
 
     def _factors(self) -> Tensor:
-        """(4, steps since `first`): what θ, S·(-lr), m and v are multiplied by, for each last step s."""
-        wait = torch.arange(self.now - self.first, -1, -1, dtype=torch.float64)  # t - s
-        return torch.stack([(1 - self.share) ** wait, -self.lr * self.owed, self.beta1**wait, self.beta2**wait])
+        """(5, steps since `first`), for each last step s: what θ, m, m and v are multiplied by, and what is added to √v."""
+        last = torch.arange(self.first, self.now + 1, dtype=torch.float64)
+        wait = self.now - last
+        floor = self.eps * (1 - self.beta2 ** last.clamp(min=1)).sqrt()
+        return torch.stack([(1 - self.share) ** wait, -self.lr * self.owed, self.beta1**wait, self.beta2**wait, floor])
 
     def _catch_up(self, rows: Tensor, m: Tensor, v: Tensor, since: Tensor, factors: Tensor) -> None:
         """The closed form, in place, of rows whose last steps were `since`."""
-        keep, move, fade1, fade2 = factors[:, since - self.first, None]
-        floor = self.eps * (1 - self.beta2 ** since[:, None].clamp(min=1)).sqrt()
+        keep, move, fade1, fade2, floor = factors[:, since - self.first, None]
         rows.mul_(keep).addcdiv_(move * m, v.sqrt().add_(floor))
         m.mul_(fade1)
         v.mul_(fade2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,19 @@ from models.embeddings import Fields, Matches, Shape
 from models.towers import Towers
 
 
+@dataclass(frozen=True)
+class Split:
+    """The only stream, its columns that are a request's apart from those that are a sample's: a layer may read the former once.
+
+    request (U, J) · sample (B, K) · of (B,) each sample's request, ascending · at: the sample's columns in the stream.
+    """
+
+    request_UJ: Tensor
+    sample_BK: Tensor
+    of_B: Tensor
+    at: slice
+
+
 class Bottom(nn.Module, ABC):
     """Reads a batch. `outputs`: width of a stream, which begins with the user's, item's and context's fields, D each."""
 
@@ -28,6 +42,10 @@ class Bottom(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
         """(S, B, outputs): S = 1 where the tasks share the representation, else `shape.tasks`, in the tasks' order."""
+
+    def split(self, batch: Batch) -> Split | None:
+        """What `forward` gives, in two parts; None where this bottom has no columns that are a request's alone, or only few."""
+        return None
 
     def tables(self) -> list[Fields]:
         """Its sets of embedding tables: one, or one a stream."""
@@ -80,6 +98,9 @@ class Head(nn.Module, ABC):
 
     separate: ClassVar[bool] = False
     """Whether every task gets a whole bottom to itself, embeddings included; it is built for that one task."""
+
+    splits: ClassVar[bool] = False
+    """Whether `forward` also takes a `Split` for the only stream."""
 
     personal: ClassVar[bool] = False
     """Whether the bottom's `ids` follow each stream, so that it reads (S, B, inputs + 2·D)."""

@@ -132,7 +132,7 @@ class Requests:
 
     def take(self, requests: Ints) -> Requests:
         """The requests at these positions, in this order, whole; the sequences are shared, not copied."""
-        sizes = np.diff(self.offsets)[requests]
+        sizes = self.offsets[requests + 1] - self.offsets[requests]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         rows = np.repeat(self.offsets[requests] - offsets[:-1], sizes) + np.arange(offsets[-1])
         return replace(

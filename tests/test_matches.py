@@ -90,7 +90,7 @@ def test_a_pooled_history_is_the_mean_of_its_tokens_each_field_looked_up_a_lists
     shape = Shape((2,), (5, 5, 5), (), tasks=1, actions=3, length=1000, slots=(1, 1, 2, 1))
     fields = Fields(Recipe(bottom="pooled", width=4), shape).double()
     (batch,) = Loader(requests).batches(100)
-    _, means = fields.pooled(batch)
+    *_, means = fields.pooled(batch)
     assert means.shape == (1, 3, 4)
     item, words, kind = (table.weight for table in fields.item)
     for action in range(3):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.batches import Batch
-from models.parts import Tabled
+from models.parts import Split, Tabled
 
 
 class Pooled(Tabled):
@@ -14,9 +14,17 @@ class Pooled(Tabled):
 
     def forward(self, batch: Batch) -> Tensor:
         """(1, B, F·D)."""
-        fields, means = self.fields.pooled(batch)
+        user, candidate, means = self.fields.pooled(batch)
         interests = self.matched(means[batch.request_B], batch)
-        return torch.cat([fields, interests], dim=1).flatten(1)[None]
+        return torch.cat([user[batch.request_B], candidate, interests], dim=1).flatten(1)[None]
+
+    def split(self, batch: Batch) -> Split | None:
+        """User and histories are the request's, unless what matches tell is added to the latter."""
+        if self.matches is not None:
+            return None
+        user, candidate, means = (x.flatten(1) for x in self.fields.pooled(batch))
+        at = slice(user.shape[1], user.shape[1] + candidate.shape[1])
+        return Split(torch.cat([user, means], dim=1), candidate, batch.request_B, at)
 
 
 BOTTOM = Pooled

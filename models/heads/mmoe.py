@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from models.config import Recipe
 from models.embeddings import Shape
 from models.experts import mixture
-from models.parts import Head
+from models.parts import Head, Split
 from models.towers import Grouped, Towers, weights
 
 
 class MMoE(Head):
+    splits = True
+
     def __init__(self, recipe: Recipe, shape: Shape, inputs: int) -> None:
         super().__init__(recipe, shape, inputs)
         wide, narrow = recipe.expert_widths
@@ -24,7 +26,7 @@ class MMoE(Head):
         self.gate = weights(shape.tasks, inputs, recipe.experts)
         self.towers = Towers(recipe, shape.tasks, narrow)
 
-    def forward(self, x_SBI: Tensor) -> Tensor:
+    def forward(self, x_SBI: Tensor | Split) -> Tensor:
         """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T)."""
         logits: Tensor = self.towers(mixture(self.gate, self.first, self.second, x_SBI))
         return logits
