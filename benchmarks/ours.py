@@ -39,6 +39,8 @@ Dropout = tuple[float, np.random.Generator]
 class NormedMMoE(MMoE):
     """MMoE with what torch-rechub's has besides: BatchNorm behind every linear layer, gates and towers included."""
 
+    splits = False
+
     def __init__(self, recipe: Recipe, shape: Shape, inputs: int) -> None:
         super().__init__(recipe, shape, inputs)
         wide, narrow = recipe.expert_widths
