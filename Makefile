@@ -38,8 +38,8 @@ serve: setup ## the champion bento, on 127.0.0.1:3001
 reports: setup ## Evidently's UI over the drift reports of every data set, on 127.0.0.1:8000
 	@./dtrn reports
 
-test: setup ## all tests
-	@$(PYTHON_IN_VENV) -m pytest
+test: setup ## all tests, a file a core, four at most
+	@OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup ## ruff, formatting, strict types, who imports whom
 	@$(PYTHON_IN_VENV) -m ruff check .

@@ -283,21 +283,23 @@ def _unpacked(path: Path, packed: str, scratch: Path) -> Path:
 
 def _parquet_rows(path: Path, wanted: Sequence[str]) -> Rows:
     try:
-        file = pq.ParquetFile(path.open("rb"))  # by its descriptor: a path that is not UTF-8 cannot be told
+        with path.open("rb") as raw:  # by its descriptor: a path that is not UTF-8 cannot be told
+            names = pq.ParquetFile(raw).schema_arrow.names
     except (pa.ArrowException, OSError) as error:
         raise Refused("unreadable_file", f"not a whole Parquet file: {error}") from error
-    _complete(file.schema_arrow.names, wanted)
-    return Rows(tuple(wanted), _parquet_blocks(file, list(wanted)))
+    _complete(names, wanted)
+    return Rows(tuple(wanted), _parquet_blocks(path, list(wanted)))
 
 
-def _parquet_blocks(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
+def _parquet_blocks(path: Path, columns: list[str]) -> Iterator[pa.Table]:
     number = 0
     try:
-        for batch in file.iter_batches(BLOCK_ROWS, columns=columns):
-            table = pa.table([_plain(c) for c in batch.select(columns).columns], columns)
-            table.validate(full=True)
-            yield table.append_column("number", pa.array(np.arange(number, number + batch.num_rows)))
-            number += batch.num_rows
+        with path.open("rb") as raw:
+            for batch in pq.ParquetFile(raw).iter_batches(BLOCK_ROWS, columns=columns):
+                table = pa.table([_plain(c) for c in batch.select(columns).columns], columns)
+                table.validate(full=True)
+                yield table.append_column("number", pa.array(np.arange(number, number + batch.num_rows)))
+                number += batch.num_rows
     except (pa.ArrowException, OSError, OverflowError) as error:  # the last: a date in a list that no calendar has
         raise Refused("unreadable_file", f"reading stops after row {number}: {error}") from error
 
