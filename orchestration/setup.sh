@@ -54,6 +54,7 @@ fi
 python=$(interpreter)
 [[ -d $venv ]] && why="the pins changed, or it was not finished" || why="none yet"
 echo "set-up: making $venv with $("$python" --version 2>&1) ($why); this takes a few minutes and 2 to 3 GB, once"
+[[ ! -L $venv ]] || rm "$venv" # a link: what it leads to is another checkout's
 rm -f "$stamp"
 if ! "$python" -m venv --clear "$venv"; then
     echo "set-up: $python cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv, then run this again" >&2

@@ -64,5 +64,20 @@ def test_a_python_that_is_named_is_the_only_one_looked_at(tmp_path: Path) -> Non
     assert f"none was found (mine: 3.{BEYOND}). Install one" in said
 
 
+def test_what_a_link_leads_to_is_left_alone(tmp_path: Path) -> None:
+    """Another checkout's environment, of other pins."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pins").write_text("of the other\n")
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / ".venv").symlink_to(other)
+    status, said = set_up(checkout, {"python3": f"3.{OLDEST}"})
+    assert status == 1
+    assert "the pins changed" in said
+    assert (other / "pins").read_text() == "of the other\n"
+    assert not (checkout / ".venv").is_symlink()
+
+
 def test_the_readme_says_which() -> None:
     assert f"(Python 3.{OLDEST} to 3.{BEYOND - 1}, `make`" in (ROOT / "README.md").read_text()
