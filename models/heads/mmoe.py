@@ -27,7 +27,7 @@ class MMoE(Head):
         self.towers = Towers(recipe, shape.tasks, narrow)
 
     def forward(self, x_SBI: Tensor | Split) -> Tensor:
-        """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom; logits (B, T)."""
+        """x: (T, B, inputs), or (1, B, inputs) where the tasks share one bottom, which may come in two parts; logits (B, T)."""
         logits: Tensor = self.towers(mixture(self.gate, self.first, self.second, x_SBI))
         return logits
 
