@@ -8,7 +8,7 @@ mixture needs is made expert by expert. Letters: S streams, 1 or T · B samples 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +44,12 @@ def mixture(gate_TIE: Tensor, first: nn.Linear, second: Grouped, x_SBI: Tensor |
     given = [first.weight, first.bias, second.weight, second.bias, gate_TIE]
     given += [x_SBI.sample_BK[None], x_SBI.request_UJ] if isinstance(x_SBI, Split) else [x_SBI]
     kind = gate_TIE.device.type
-    if torch.is_autocast_enabled(kind):
-        given = [x.to(torch.get_autocast_dtype(kind)) for x in given]
     apart = (x_SBI.of_B, x_SBI.at) if isinstance(x_SBI, Split) else ()
-    out: Tensor = _Mixture.apply(*given, *apart)  # type: ignore[no-untyped-call]
-    return out
+    if not torch.is_autocast_enabled(kind):
+        return cast("Tensor", _Mixture.apply(*given, *apart))  # type: ignore[no-untyped-call]
+    given = [x.to(torch.get_autocast_dtype(kind)) for x in given]
+    with torch.autocast(kind, enabled=False):  # a GPU's softmax would be float32, and the products of two kinds are none
+        return cast("Tensor", _Mixture.apply(*given, *apart))  # type: ignore[no-untyped-call]
 
 
 ALIGNED = 16
