@@ -46,14 +46,16 @@ class Vocabulary:
 
         With statistics of the samples in `counted`, where there are some.
         """
-        seen = [requests.item]
+        seen, when = [], []
         for action, tokens in enumerate(requests.sequences.tokens):
             # A request's end is strictly before it, so the union of the spans holds nothing from after the window.
             mark = np.zeros(len(tokens) + 1, np.int64)
             np.add.at(mark, requests.start[:, action], 1)
             np.add.at(mark, requests.end[:, action], -1)
-            seen.append(tokens[np.cumsum(mark[:-1]) > 0])
-        items = np.concatenate(seen)
+            read = np.cumsum(mark[:-1]) > 0
+            seen.append(tokens[read])
+            when.append(requests.sequences.times[action][read])
+        items = np.concatenate([*seen, requests.item])
         tables = {}
         for fields, columns in (
             (contract.user_fields, requests.user),
@@ -65,11 +67,11 @@ class Vocabulary:
                 keys = keys[keys != NULL_KEY]
                 measure = contract.kind(field) == "number"
                 tables[field] = _edges(keys, contract.features[field].bins) if measure else _distinct(keys)
-        last = np.argsort(requests.time[requests.request], kind="stable")
+        newest_last = np.argsort(np.concatenate([*when, requests.time[requests.request]]), kind="stable")
         return cls(
             contract,
             tables,
-            _last_features(tables["item"], np.concatenate([*seen[1:], requests.item[last]])),
+            _last_features(tables["item"], items[newest_last]),
             _last_features(tables["user"], requests.user[np.argsort(requests.time, kind="stable")]),
             Statistics.fit(contract, counted) if counted else {},
         )

@@ -76,21 +76,19 @@ def test_tables_rows_and_last_features_are_what_a_dictionary_says(large: int, mo
     keys = random.integers(-(2**62), 2**62, 80)
     user = random.choice(keys, 300)
     tokens = np.stack([random.choice(np.append(keys[:70], NULL_KEY), 300), random.integers(0, 9, 300)], axis=1)
-    sequences = Sequences.from_events([user], [tokens], [random.integers(0, 1000, 300)])
-    asked, time = random.choice(keys, 40), random.permutation(1000)[:40]  # no two at once: 'last' is one row
+    moments = random.permutation(1000)  # no two at once, but a request's own items: 'last' is one row
+    sequences = Sequences.from_events([user], [tokens], [moments[:300]])
+    asked, time = random.choice(keys, 40), moments[300:340]
     start, end = sequences.span(asked, time, np.zeros(40, np.int64), [2])
     item = np.stack([random.choice(np.append(keys[20:], NULL_KEY), 120), random.integers(10, 19, 120)], axis=1)
     drawn = Requests(
         np.stack([asked, random.integers(0, 5, 40)], axis=1), time, np.arange(0, 121, 3), item, np.empty((120, 0), np.int64),
         np.zeros((120, 1), np.int8), start, end, sequences,
     )  # fmt: skip
-    last: dict[int, int] = {}
-    for place in sorted(set().union(*(range(b, e) for b, e in zip(start[:, 0], end[:, 0], strict=True)))):
-        key, feature = sequences.tokens[0][place].tolist()
-        last[key] = feature
-    for request in np.argsort(time):
-        for key, feature in item[3 * request : 3 * request + 3].tolist():
-            last[key] = feature
+    read = set().union(*(range(b, e) for b, e in zip(start[:, 0], end[:, 0], strict=True)))
+    rows = [(int(sequences.times[0][place]), *sequences.tokens[0][place].tolist()) for place in read]
+    rows += [(int(time[place // 3]), *row) for place, row in enumerate(item.tolist())]
+    last = {key: feature for _, key, feature in sorted(rows, key=lambda row: row[0])}
     last.pop(NULL_KEY, None)
     fitted = Vocabulary.fit(drawn, TERMS)
     assert fitted.tables["item"].tolist() == sorted(last)
