@@ -21,7 +21,7 @@ from assets import lake, registry, samples, training, verdict_charts, verdict_or
 from assets.project import Project, explained
 from models import metrics
 from models.config import FORMAT
-from models.contract import Contract
+from models.contract import LEARNED_FROM, Contract
 from models.home import Home
 from models.judgement import CHAMPION, LEVEL, MEAN, POPULARITY, decide, judge
 
@@ -67,7 +67,7 @@ def evaluate(home: Home, contract: Contract, judged_day: str, run: str = "") -> 
 
     manifest, judged = lake.build(
         home, "verdict", judged_day, home.verdict(judged_day), make,
-        inputs=inputs, code=lake.code_hash(*CODE), contract=contract.digest(*training.SECTIONS, "description"),
+        inputs=inputs, code=lake.code_hash(*CODE), contract=contract.digest(*LEARNED_FROM, "description"),
         run=run,
     )  # fmt: skip
     _page(home, manifest)

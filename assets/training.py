@@ -9,7 +9,6 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,10 @@ import dagster as dg
 from assets import lake, samples
 from assets.project import Project, explained
 from models import names, window
-from models.contract import Contract
+from models.contract import LEARNED_FROM, Contract
 from models.home import Home
 from models.requests import Requests
 
-SECTIONS = (
-    *("name", "shape", "time", "calendar", "item_features", "user_features", "context"),
-    *("behaviours", "tasks", "histories", "samples", "training"),
-)
 NEURAL = ("models/window.py", "models/artifact.py")
 COUNTED = ("models/window.py", "models/baselines.py")
 """What a result depends on, each with all that it imports of `models`; not this file, which only says what to read."""
@@ -55,7 +50,7 @@ def train(
 
     neural = name not in REFERENCES
     code = lake.code_hash(*(NEURAL if neural else COUNTED))
-    terms = contract.digest(*SECTIONS)
+    terms = contract.digest(*LEARNED_FROM)
 
     def make(path: Path) -> dict[str, Any]:
         held_out = samples.held_out(home, days)
@@ -93,7 +88,7 @@ def _neural(contract: Contract, name: str, fit: Requests, stop: Requests, path: 
         begun.append(epoch.epoch)
         say(f"epoch {epoch.epoch}{resumed}: validation score {epoch.score:.4f} (1 = base rate only), AUC {aucs}")
 
-    recipe = replace(config.named(name), width=contract.training.width)
+    recipe = config.named(name, contract.training.width)
     artifact.save(path, name, training.train(recipe, contract, fit, stop, checkpoint=checkpoint, report=report))
 
 

@@ -180,7 +180,7 @@ def _speed(home: Home, contract: Contract, sampled: list[str], calendar: list[st
     speed: dict[str, float] = {}
     for name in contract.training.candidates:
         ended: list[float] = []  # the first epoch warms up; the second is timed, with the scoring after it
-        place, recipe = home.checkpoint(name, "trial"), config.named(name)
+        place, recipe = home.checkpoint(name, "trial"), config.named(name, contract.training.width)
         try:
             training.train(recipe, short, some, some, checkpoint=place, report=lambda _, to=ended: to.append(time.monotonic()))  # type: ignore[misc]
         except ValueError as error:

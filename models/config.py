@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from models import names
 
-FORMAT = 4
+FORMAT = 5
 """Of an artifact's files: raised when today's code cannot read yesterday's."""
 
 Size = Annotated[int, Field(ge=1)]
@@ -50,7 +50,7 @@ class Recipe:
     expert_widths: tuple[Size, Size] = (64, 32)
     tower: Size = 16
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    embedding_std: Annotated[float, Field(gt=0)] = 0.1
+    embedding_std: Annotated[float, Field(gt=0)] = 0.3
     interest: Literal["task-action", "task", "action", "shared", "separate", "dmt"] = "task-action"
     refinement: Literal["task", "shared", "none"] = "task"
     copies: Size = 1
@@ -92,10 +92,10 @@ def _explain(error: Any) -> str:
 MMOE = Recipe(bottom="pooled")
 
 
-def named(name: str) -> Recipe:
+def named(name: str, width: int = MMOE.width) -> Recipe:
     """The recipe of a short name, or of `bottom+head`. Raises ValueError for an unknown one, saying what is known."""
     bottom, head = names.split(name)
-    return replace(MMOE, head=head, **names.settings(bottom))
+    return replace(MMOE, width=width, head=head, **names.settings(bottom))
 
 
 RECIPES = {name: named(name) for name in names.SHORT}

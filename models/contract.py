@@ -52,6 +52,12 @@ RESERVED = {
 }
 """Columns that the lake has of its own, or that stand beside a row while it is read, judged and merged."""
 
+LEARNED_FROM = (
+    *("name", "shape", "time", "calendar", "item_features", "user_features", "context"),
+    *("behaviours", "tasks", "histories", "samples", "training"),
+)
+"""The sections that a trained model depends on; the others say how it is scheduled, served and watched."""
+
 
 class ContractError(ValueError):
     """A contract that cannot be used; the message names file, key, what is wrong and what would be right."""

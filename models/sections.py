@@ -238,7 +238,7 @@ class Training(Section):
     learning_rate: float = Field(4e-3, gt=0)
     embedding_decay: float = Field(1e-1, ge=0, lt=1, description="share that a step takes of each user and item id row")
     averaging: float = Field(0.5, ge=0, lt=1, description="share of the averaged weights that an epoch leaves as they are")
-    width: int = Field(16, ge=2)
+    width: int = Field(16, ge=2, multiple_of=2)
     batch_samples: int = Field(2048, ge=1)
     seed: int = 1
     device: str = "auto"

@@ -5,11 +5,12 @@ Randomness of an epoch depends on (seed, epoch) alone, so a run that is killed a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from models.batches import Batch, Loader
 from models.checkpoint import Checkpoint, Epoch
 from models.config import Recipe
-from models.contract import Contract
+from models.contract import LEARNED_FROM, Contract
 from models.embeddings import Shape
 from models.metrics import auc, log_loss
 from models.network import Network
@@ -54,9 +55,13 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"training.device: '{name}' is not a device; 'auto', 'cpu' or 'cuda' is") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"training.device: '{name}' is not a device; 'auto', 'cpu' or 'cuda' is")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("training.device: 'cuda' is asked for and no GPU is visible; use 'auto' or 'cpu'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"training.device: '{name}' is asked for; {torch.cuda.device_count()} GPUs are visible, from cuda:0")
     return device
 
 
@@ -91,7 +96,7 @@ def train(
         # What is judged and kept is the mean of the epochs' weights, the newest counting most: a single epoch's are noisy.
         average = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
         averaged = AveragedModel(network, multi_avg_fn=average)
-        state = Checkpoint(checkpoint, _origin(recipe, contract, shape))
+        state = Checkpoint(checkpoint, _origin(recipe, contract, training, validation))
         history, best = state.resume(network, averaged, optimiser)
         while len(history) < settings.epochs and not _stopped(history, settings.patience):
             epoch = len(history) + 1
@@ -114,17 +119,26 @@ def _memory_told(contract: Contract) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "ALLOC_FAILED" not in str(error):  # cuBLAS has no class of its own
+        told = str(error)  # of cuBLAS and of the CUDA runtime, neither of which has a class of its own for it
+        if not isinstance(error, torch.OutOfMemoryError) and "ALLOC_FAILED" not in told and "out of memory" not in told:
             raise
-        told = str(error).splitlines()[0]
+        lines = told.splitlines()
         raise ValueError(
-            f"the GPU's memory does not suffice for batches of {contract.training.batch_samples} samples ({told}); "
+            f"the GPU's memory does not suffice for batches of {contract.training.batch_samples} samples ({lines[0]}); "
             "lower training.batch_samples, or set training.device to 'cpu'"
         ) from None
 
 
-def _origin(recipe: Recipe, contract: Contract, shape: Shape) -> str:
-    return json.dumps({"recipe": recipe.to_json(), "contract": contract.digest(), "shape": asdict(shape)}, sort_keys=True)
+def _origin(recipe: Recipe, contract: Contract, training: Requests, validation: Requests) -> str:
+    """What a training comes to depends on this, its code and its device."""
+    data = hashlib.blake2b()
+    for part in (training, validation):
+        told = part.sequences
+        rows = (part.user, part.time, part.offsets, part.item, part.context, part.label, part.start, part.end)
+        for array in (*rows, *told.tokens, *told.times):
+            data.update(np.ascontiguousarray(array).data)
+    terms = contract.digest(*LEARNED_FROM)
+    return json.dumps({"recipe": recipe.to_json(), "contract": terms, "data": data.hexdigest()}, sort_keys=True)
 
 
 def optimiser_of(network: Network, *, learning_rate: float, embedding_decay: float) -> Deferred:
@@ -239,6 +253,11 @@ def _measure(
     epoch: int,
 ) -> Epoch:
     probabilities, labels = predict(network, loader, device), loader.requests.label
+    if not np.isfinite(probabilities).all():
+        raise ValueError(
+            f"after epoch {epoch} the scores of the early-stopping day are not numbers; lower training.learning_rate "
+            f"(now {contract.training.learning_rate})"
+        )
     losses, aucs, relative = {}, {}, []
     for place, task in enumerate(contract.tasks):
         known = labels[:, place] >= 0

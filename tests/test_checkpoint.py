@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 
 from models import checkpoint, training
 from models.checkpoint import Checkpoint, Epoch
-from tests.shops import terms
-from tests.test_training import RECIPE, fit, small, weights
+from models.training import train
+from tests.shops import shop, terms
+from tests.test_training import RECIPE, TRAINING, VALIDATION, fit, small, weights
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,6 +73,45 @@ def test_a_run_killed_dead_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         torch.set_num_threads(threads)
 
 
+def test_a_run_goes_on_though_what_it_does_not_read_has_changed(tmp_path: Path) -> None:
+    """A person who mends the schedule or the serving after a kill must not be asked to delete anything."""
+    contract = terms(epochs=3, patience=9)
+    whole = weights(fit(tmp_path / "whole", contract))
+
+    def stop(epoch: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", contract, report=stop)
+    other = contract.model_copy(
+        update={
+            "description": "another",
+            "schedule": contract.schedule.model_copy(update={"hour": (contract.schedule.hour + 1) % 24}),
+            "monitoring": contract.monitoring.model_copy(update={"drift_share": 0.9}),
+        }
+    )
+    assert other.digest() != contract.digest()
+    told: list[Epoch] = []
+    assert weights(fit(tmp_path / "cut", other, report=told.append)) == whole
+    assert [epoch.epoch for epoch in told] == [2, 3]
+
+
+def test_a_checkpoint_of_other_labels_histories_or_terms_is_refused(tmp_path: Path) -> None:
+    contract = terms(epochs=2)
+    fitted, held_out = shop(contract, TRAINING, seed=1), shop(contract, VALIDATION, seed=2)
+    told = fitted.sequences
+    newer = replace(told, times=[told.times[0] + 1, *told.times[1:]])
+    train(RECIPE, contract, fitted, held_out, checkpoint=tmp_path, report=lambda _: None)
+    for terms_, first, second in (
+        (contract, replace(fitted, label=1 - fitted.label), held_out),
+        (contract, fitted, replace(held_out, label=1 - held_out.label)),
+        (contract, replace(fitted, sequences=newer), held_out),
+        (terms(epochs=2, learning_rate=0.5), fitted, held_out),
+    ):
+        with pytest.raises(ValueError, match="another recipe, contract or data; delete it"):
+            train(RECIPE, terms_, first, second, checkpoint=tmp_path, report=lambda _: None)
+
+
 def test_a_damaged_or_foreign_checkpoint_is_refused_with_the_remedy(tmp_path: Path) -> None:
     fit(tmp_path, terms(epochs=1))
     with pytest.raises(ValueError, match="another recipe, contract or data; delete it"):
@@ -109,6 +149,7 @@ def test_a_loss_that_is_not_a_number_names_epoch_step_and_what_to_try(tmp_path: 
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
             "CUDA error: CUBLAS_STATUS.*",
         ),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be …"), "CUDA error: out of memory"),
     ],
 )
 def test_a_gpu_without_memory_is_told_in_one_line_and_whole_epochs_are_kept(
@@ -134,10 +175,10 @@ def test_a_gpu_without_memory_is_told_in_one_line_and_whole_epochs_are_kept(
 
 def test_another_mistake_of_torch_is_not_taken_for_one_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
-        raise RuntimeError("shapes cannot be multiplied")
+        raise RuntimeError("shapes of memory formats cannot be multiplied")
 
     monkeypatch.setattr(training, "learn", broken)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with pytest.raises(RuntimeError, match="shapes of memory formats cannot be multiplied"):
         fit(tmp_path, terms(epochs=1))
 
 

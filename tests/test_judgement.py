@@ -148,6 +148,9 @@ def test_many_positives_of_few_users_are_few() -> None:
     assert f"{labels[:, 1].sum()} positives from 9 users" in came["comparisons"]["champion"]["buy"]["note"]
     labels[:, 1] = np.isin(users, sorted(set(users.tolist()))[:10])
     assert verdict(labels, users, scores)["comparisons"]["champion"]["buy"]["judged"], "ten are enough"
+    labels[:, 1] = ~np.isin(users, nine)
+    came = verdict(labels, users, scores)
+    assert f"{(labels[:, 1] == 0).sum()} negatives from 9 users" in came["comparisons"]["champion"]["buy"]["note"]
 
 
 def test_a_day_of_one_class_or_of_no_rows_promotes_nobody_and_is_valid_json() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,6 +52,22 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Pat
     assert weights(first) == weights(second)
     assert first.history == second.history
     assert weights(fit(tmp_path / "other", terms(epochs=2, seed=8), recipe)) != weights(first)
+
+
+def test_another_seed_and_another_epoch_shuffle_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: list[list[int]] = []
+    batches = Loader.batches
+
+    def watched(self: Loader, samples: int, order: Any = None, dropout: Any = None) -> Any:
+        if order is not None:
+            orders.append(order.tolist())
+        return batches(self, samples, order, dropout)
+
+    monkeypatch.setattr(Loader, "batches", watched)
+    for seed in (7, 8):
+        fit(tmp_path / str(seed), terms(epochs=2, seed=seed))
+    assert len(orders) == 4
+    assert all(one != other for one, other in itertools.combinations(orders, 2))
 
 
 @pytest.mark.parametrize("name", ["dtrn", "dmt", "mmoe", "ple", "single-task", "stem", "pepnet-dmt"])
@@ -269,8 +286,11 @@ def test_two_threads_give_the_same_bits_each_time(tmp_path: Path, name: str) -> 
 def test_devices_are_chosen_or_refused_in_words() -> None:
     assert device_of("cpu") == torch.device("cpu")
     assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ValueError, match="'toaster' is not a device; 'auto', 'cpu' or 'cuda' is"):
-        device_of("toaster")
+    for name in ("toaster", "mps", "meta"):
+        with pytest.raises(ValueError, match=f"'{name}' is not a device; 'auto', 'cpu' or 'cuda' is"):
+            device_of(name)
+    with pytest.raises(ValueError, match=r"no GPU is visible|GPUs are visible, from cuda:0"):
+        device_of("cuda:99")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no GPU is visible; use 'auto' or 'cpu'"):
             device_of("cuda")
