@@ -5,6 +5,7 @@ They are reference rows of the verdict and are never served. Both score raw-key 
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from datetime import date
@@ -152,8 +153,9 @@ def feature_names(contract: Contract) -> list[str]:
     names = [*contract.user_columns[1:], *contract.item_columns[1:], *contract.context_columns]
     for action in contract.actions:
         names += [f"{action}_count", f"{action}_recency"]
-        for field in contract.item_columns:
-            names += [f"{action}_same_{field}_count", f"{action}_same_{field}_recency"]
+        item, *features = dict.fromkeys(contract.item_fields)
+        for what in (f"same_{item}", *(f"same_{name}" for name in features), *(f"first_same_{name}" for name in features)):
+            names += [f"{action}_{what}_count", f"{action}_{what}_recency"]
         names.append(f"{action}_item_popularity")
     return names
 
@@ -167,9 +169,9 @@ def _features(contract: Contract, statistics: dict[str, Statistics], requests: R
 
 
 def count_features(contract: Contract, requests: Requests) -> Floats:
-    """(B, features): side features, and per action: the user's count and log recency, the same for the candidate's item and
-    each of its features, and how often anybody took the action on the item in the history days before this one. Never seen →
-    NaN recency.
+    """(B, features): side features, and per action: the user's count and log recency, the same of what is told of the
+    candidate in the history (`_same_as_candidate`), and how often anybody took the action on the item in the history days
+    before this one. Never seen → NaN recency.
     """
     request = requests.request
     columns: list[NDArray[Any]] = [
@@ -185,7 +187,7 @@ def count_features(contract: Contract, requests: Requests) -> Floats:
         last = times[np.maximum(requests.end[:, action] - 1, 0)] if len(times) else np.zeros(len(lengths), np.int64)
         recency = np.where(lengths > 0, _log_hours(np.maximum(requests.time - last, 0)), np.nan)
         columns += [lengths[request].astype(np.float64), recency[request]]
-        columns += _same_as_candidate(requests, action)
+        columns += _same_as_candidate(contract, requests, action)
         columns.append(_popularity(requests, action, since, midnight))
     return np.stack(columns, axis=1)
 
@@ -202,11 +204,15 @@ def _days_before(contract: Contract, times: Ints) -> tuple[Ints, Ints]:
     return since[place], midnight[place]
 
 
-def _same_as_candidate(requests: Requests, action: int) -> list[Floats]:
-    """For the item and each item feature: (count, log recency) of history tokens that equal the candidate's, each (B,)."""
+def _same_as_candidate(contract: Contract, requests: Requests, action: int) -> list[Floats]:
+    """(count, log recency), each (B,), of the history tokens that share the candidate's item; by feature of those that share
+    it (of a list: an entry of it); by feature of those that share it and nothing before it. What is missing equals nothing.
+    """
     tokens, times = requests.sequences.tokens[action], requests.sequences.times[action]
-    fields = requests.item.shape[1]
-    out = [np.zeros(len(requests)) if n % 2 == 0 else np.full(len(requests), np.nan) for n in range(2 * fields)]
+    names = dict.fromkeys(contract.item_fields)
+    columns = [[n for n, name in enumerate(contract.item_fields) if name == field] for field in names]
+    kinds = 2 * len(columns) - 1
+    out = [np.zeros(len(requests)) if n % 2 == 0 else np.full(len(requests), np.nan) for n in range(2 * kinds)]
     request = requests.request
     for begin in range(0, len(requests), CHUNK):
         rows = np.arange(begin, min(begin + CHUNK, len(requests)))
@@ -214,12 +220,16 @@ def _same_as_candidate(requests: Requests, action: int) -> list[Floats]:
         sizes = requests.end[request[rows], action] - starts
         row = np.repeat(rows, sizes)
         token = np.repeat(starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes) + np.arange(sizes.sum())
-        for field in range(fields):
-            same = tokens[token, field] == requests.item[row, field]
-            hit, when = row[same], times[token[same]]
-            np.add.at(out[2 * field], hit, 1.0)
+        own, other = requests.item[row], tokens[token]
+        known = own != NULL_KEY
+        same = [np.logical_or.reduce([(own[:, a] == other[:, b]) & known[:, a] for a in of for b in of]) for of in columns]
+        before = itertools.accumulate(same, np.logical_or)
+        first = [with_it & ~earlier for with_it, earlier in zip(same[1:], before, strict=False)]
+        for kind, shared in enumerate([*same, *first]):
+            hit, when = row[shared], times[token[shared]]
+            np.add.at(out[2 * kind], hit, 1.0)
             # Tokens are in time order, so the last assignment to a row is its newest.
-            out[2 * field + 1][hit] = _log_hours(requests.time[request[hit]] - when)
+            out[2 * kind + 1][hit] = _log_hours(requests.time[request[hit]] - when)
     return out
 
 

@@ -60,10 +60,11 @@ class Batch:
     The tokens of all H histories lie end to end as the buckets do: token (Q, Fi) rows · gap (Q,) time-gap bucket · age (Q,) 0
     for the newest event · action (Q, A) 1 at its own, else 0 · share (Q,) one over its history's length, 0 of what is no
     event · begin (H,) where those of each history begin. Of ids only these rows are read: users (Nu,), items (Ni,),
-    ascending; the first column of user, item and token is a place in them. match (B, A, 1 + F, 2): of all events of the
-    history, and of those that have the candidate's item, and each of its features (of a list: one entry of it): how many
-    there are (count bucket), and how long ago the last of them was (time-gap bucket; 0 where there is none), as rows of one
-    table of every action's (K, count or gap); K is 0 where nobody reads them. place[b, a] is 0 where the history is empty,
+    ascending; the first column of user, item and token is a place in them. match (B, A, K, 2), K = 2·F: of all events of the
+    history; of those that have the candidate's item, and each of its features (of a list: one entry of it); and of those that
+    have a feature but the item and no earlier feature: how many there are (count bucket), and how long ago the last of them
+    was (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or gap); K is 0 where
+    nobody reads them. place[b, a] is 0 where the history is empty,
     else 1 + the row of (bucket, n, r) in the buckets' outputs laid end to end; history[u, a] likewise of (bucket, n). told:
     rows of the statistics of users (U, T) and of items (B, T); no columns where there are none.
     """
@@ -141,7 +142,7 @@ class Loader:
     def _batch(self, part: Requests, dropout: tuple[float, np.random.Generator] | None) -> Batch:
         sizes, lengths = np.diff(part.offsets), part.end - part.start
         place, history = (np.zeros((n, lengths.shape[1]), np.int64) for n in (len(part), len(part.time)))
-        match = np.zeros((*place.shape, 1 + len(self.fields) if self.fields else 0, 2), np.int64)
+        match = np.zeros((*place.shape, 2 * len(self.fields), 2), np.int64)
 
         # Every history that is not empty, those of like length together, an action's after another's.
         action, request = np.nonzero(lengths.T)
@@ -220,20 +221,23 @@ def _gaps(milliseconds: Ints) -> Ints:
 
 
 def _matches(item_NRC: Rows, token_NLC: Rows, fields: list[slice], present_NL: NDArray[np.bool_], gap_NL: Ints) -> Ints:
-    """(N, R, 1 + F, 2): count and time-gap bucket of all of the history's events, then, by field (its columns of C), of those
-    that have an entry of the candidate's.
+    """(N, R, 2·F, 2): count and time-gap bucket of all of the history's events; by field (its columns of C) of those that have
+    an entry of the candidate's; by field but the first of those that have one, and of no field before it.
 
     Row 0, 'unknown', equals nothing. The events are in time order, so the last one is the newest.
     """
     (histories, candidates, _), length = item_NRC.shape, token_NLC.shape[1]
-    out = np.empty((histories, candidates, 1 + len(fields), 2), np.int64)
-    for place, columns in enumerate([slice(0), *fields]):
-        same = present_NL[:, None, :]
-        if place:
-            entries = itertools.product(*(range(columns.start, columns.stop),) * 2)
-            own_other = ((item_NRC[:, :, None, mine], token_NLC[:, None, :, theirs]) for mine, theirs in entries)
-            same = np.logical_or.reduce([(own == other) & (own != 0) for own, other in own_other]) & same
-        count, last = same.sum(-1), length - 1 - same[..., ::-1].argmax(-1)
+    there = present_NL[:, None, :]
+    same = []
+    for columns in fields:
+        entries = itertools.product(*(range(columns.start, columns.stop),) * 2)
+        own_other = ((item_NRC[:, :, None, mine], token_NLC[:, None, :, theirs]) for mine, theirs in entries)
+        same.append(np.logical_or.reduce([(own == other) & (own != 0) for own, other in own_other]) & there)
+    before = itertools.accumulate(same, np.logical_or)
+    first = [with_it & ~earlier for with_it, earlier in zip(same[1:], before, strict=False)]
+    out = np.empty((histories, candidates, 2 * len(fields), 2), np.int64)
+    for place, of in enumerate([there, *same, *first]):
+        count, last = of.sum(-1), length - 1 - of[..., ::-1].argmax(-1)
         gap = np.where(count > 0, gap_NL[np.arange(histories)[:, None], last], 0)
         out[:, :, place, 0], out[:, :, place, 1] = np.frexp(count)[1].clip(0, COUNTS - 1), gap
     return out

@@ -139,7 +139,8 @@ class Moment(nn.Module):
 
 
 class Matches(nn.Module):
-    """What a softmax over a history cannot say: how often and how lately the candidate itself, or a feature of it, is in it.
+    """What a softmax over a history cannot say: how often and how lately the candidate itself, or a feature of it, is in it,
+    and how often a feature of it without those before it: another category of the same price is not the same category.
 
     It holds for items without a row too, which all look alike to an embedding. Starts at 0, so that a network begins as its
     paper has it. Ours; counts and recencies are also what the trees of `models.baselines` live on.
@@ -147,7 +148,7 @@ class Matches(nn.Module):
 
     def __init__(self, recipe: Recipe, shape: Shape) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.zeros(shape.actions * (1 + len(shape.item)) * (COUNTS + GAPS), recipe.width))
+        self.table = nn.Parameter(torch.zeros(shape.actions * 2 * len(shape.item) * (COUNTS + GAPS), recipe.width))
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, A, D), exactly 0 for an empty history."""

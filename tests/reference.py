@@ -154,14 +154,17 @@ def history(p: Parameters, root: str, requests: Requests, request: int, action: 
 
 
 def matches(p: Parameters, root: str, requests: Requests, request: int, sample: int, action: int, recipe: Recipe) -> Vector:
-    """A row for how many and one for how lately: of all events, and of those with the candidate's item, or a feature of it."""
+    """A row for how many and one for how lately: of all events, of those with the candidate's item, or a feature of it, and of
+    those with a feature of it but nothing before that."""
     own = [int(row) for row in requests.item[sample]]
     span = range(int(requests.start[request, action]), int(requests.end[request, action]))
     out = torch.zeros(recipe.width)
     if not recipe.matches or not span:
         return out
     rows = requests.sequences.tokens[action]
-    kinds = [list(span)] + [[n for n in span if int(rows[n][f]) == row != 0] for f, row in enumerate(own)]
+    shared = [[int(rows[n][f]) == row != 0 for f, row in enumerate(own)] for n in range(len(rows))]
+    kinds = [list(span)] + [[n for n in span if shared[n][f]] for f in range(len(own))]
+    kinds += [[n for n in span if shared[n][f] and not any(shared[n][:f])] for f in range(1, len(own))]
     for kind, places in enumerate(kinds):
         begin = (action * len(kinds) + kind) * 40
         out = out + p[f"{root}.matches.table"][begin + (min(7, math.floor(math.log2(len(places))) + 1) if places else 0)]

@@ -11,6 +11,7 @@ import lightgbm
 import numpy as np
 import pytest
 
+from models import baselines
 from models.baselines import LightGBM, Popularity, _features, count_features, feature_names, load
 from models.contract import Contract
 from models.requests import NULL_KEY, Requests, Sequences, group
@@ -61,7 +62,9 @@ def test_popularity_is_the_smoothed_rate_of_the_definition(tmp_path: Path) -> No
             assert scores[row, task] == pytest.approx(expected, abs=1e-12)
 
 
-def test_counted_features_are_those_of_a_loop_over_the_history() -> None:
+@pytest.mark.parametrize("chunk", [7, baselines.CHUNK])
+def test_counted_features_are_those_of_a_loop_over_the_history(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "CHUNK", chunk)
     terms = logs.contract(logs.EVENTS)
     asked = random_requests(terms, 3, 120)
     names = feature_names(terms)
@@ -75,9 +78,15 @@ def test_counted_features_are_those_of_a_loop_over_the_history() -> None:
             span = range(asked.start[request, a], asked.end[request, a])
             past = [(*map(int, sequences.tokens[a][n]), int(sequences.times[a][n])) for n in span]
             _agrees(got, f"{action}_count", f"{action}_recency", past, int(asked.time[request]))
-            for place, field in enumerate(("item", "category")):
-                same = [p for p in past if p[place] == asked.item[row, place]]
-                _agrees(got, f"{action}_same_{field}_count", f"{action}_same_{field}_recency", same, int(asked.time[request]))
+            item, category = map(int, asked.item[row])
+            like = [p for p in past if p[1] == category != NULL_KEY]
+            kinds = {
+                "same_item": [p for p in past if p[0] == item],
+                "same_category": like,
+                "first_same_category": [p for p in like if p[0] != item],
+            }
+            for kind, same in kinds.items():
+                _agrees(got, f"{action}_{kind}_count", f"{action}_{kind}_recency", same, int(asked.time[request]))
             oldest = terms.history_start(terms.day_of(int(asked.time[request])))
             counted = (sequences.times[a] >= oldest) & (sequences.times[a] < midnight)
             everybody = ((sequences.tokens[a][:, 0] == asked.item[row, 0]) & counted).sum()

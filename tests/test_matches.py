@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -37,14 +38,17 @@ def history(random: np.random.Generator, events: int) -> Requests:
     return Requests(np.ones((1, 1), np.int32), np.array([now]), np.array([0, 6]), item, none, label, start, end, sequences)
 
 
-def expected(requests: Requests, sample: int, action: int, columns: tuple[int, ...] | None) -> tuple[int, int]:
-    """How many events (of those that share a known entry of these columns with the candidate), how long ago the last one."""
+def expected(
+    requests: Requests, sample: int, action: int, columns: tuple[int, ...] | None, without: list[tuple[int, ...]]
+) -> tuple[int, int]:
+    """How many events (of those that share a known entry of these columns with the candidate, and none of those of `without`),
+    how long ago the last one."""
     own = requests.item[sample]
     rows, times = requests.sequences.tokens[action], requests.sequences.times[action]
     ages = []
     for row, time in zip(rows, times, strict=True):
-        mine, theirs = ({int(r[c]) for c in columns or () if r[c] != 0} for r in (own, row))
-        if columns is None or mine & theirs:
+        shares = [{int(own[c]) for c in of if own[c] != 0} & {int(row[c]) for c in of} for of in (columns or (), *without)]
+        if columns is None or (shares[0] and not any(shares[1:])):
             ages.append((int(requests.time[0]) - int(time)) / SECOND)
     count = min(7, math.floor(math.log2(len(ages))) + 1) if ages else 0
     return count, 0 if not ages or min(ages) < 1 else min(31, math.floor(math.log2(min(ages))) + 1)
@@ -66,12 +70,14 @@ def test_a_batch_tells_what_a_count_of_each_history_event_by_event_tells(
     for seed in range(8):
         requests = history(np.random.default_rng([events, seed]), events)
         (batch,) = Loader(requests, slots).batches(100)
-        kinds: list[tuple[int, ...] | None] = [None, *fields] if fields else []
+        kinds: list[tuple[tuple[int, ...] | None, list[tuple[int, ...]]]] = [(None, [])] if fields else []
+        kinds += [(columns, []) for columns in fields]
+        kinds += [(columns, fields[:place]) for place, columns in enumerate(fields) if place]
         assert batch.match_BAK2.shape == (6, 3, len(kinds), 2)
         for sample in range(6):
             for action in range(3):
-                for kind, columns in enumerate(kinds):
-                    count, gap = expected(requests, sample, action, columns)
+                for kind, (columns, without) in enumerate(kinds):
+                    count, gap = expected(requests, sample, action, columns, without)
                     begin = (action * len(kinds) + kind) * (COUNTS + GAPS)
                     told = batch.match_BAK2[sample, action, kind].tolist()
                     assert told == [begin + count, begin + COUNTS + gap], (seed, sample, action, kind)
@@ -79,23 +85,27 @@ def test_a_batch_tells_what_a_count_of_each_history_event_by_event_tells(
 
 def test_the_histories_here_reach_the_last_bucket_of_counts_and_of_gaps() -> None:
     many, old = (history(np.random.default_rng([n, 0]), n) for n in (400, 1))
-    assert expected(many, 0, 0, None)[0] == COUNTS - 1
-    assert expected(old, 0, 0, None)[1] == GAPS - 1
+    assert expected(many, 0, 0, None, [])[0] == COUNTS - 1
+    assert expected(old, 0, 0, None, [])[1] == GAPS - 1
 
 
+@pytest.mark.parametrize("slots", [(1, 2, 1), (1, 3), (1, 1, 1, 1)])
 @pytest.mark.parametrize("events", [1, 3, 90])
-def test_a_pooled_history_is_the_mean_of_its_tokens_each_field_looked_up_a_lists_entries_averaged(events: int) -> None:
+def test_a_pooled_history_is_the_mean_of_its_tokens_each_field_looked_up_a_lists_entries_averaged(
+    events: int, slots: tuple[int, ...]
+) -> None:
     requests = history(np.random.default_rng([events, 5]), events)
     torch.manual_seed(1)
-    shape = Shape((2,), (5, 5, 5), (), tasks=1, actions=3, length=1000, slots=(1, 1, 2, 1))
+    shape = Shape((2,), (5,) * len(slots), (), tasks=1, actions=3, length=1000, slots=(1, *slots))
     fields = Fields(Recipe(bottom="pooled", width=4), shape).double()
     (batch,) = Loader(requests).batches(100)
     *_, means = fields.pooled(batch)
     assert means.shape == (1, 3, 4)
-    item, words, kind = (table.weight for table in fields.item)
+    ends = list(itertools.accumulate(slots))
     for action in range(3):
         total = torch.zeros(4).double()
         for row in requests.sequences.tokens[action]:
-            known = [int(entry) for entry in row[[WORD, OTHER]] if entry > 0] or [0]
-            total += item[max(int(row[ITEM]), 0)] + words[known].mean(0) + kind[int(row[SHOP])]
+            for table, end, count in zip(fields.item, ends, slots, strict=True):
+                assert isinstance(table, torch.nn.Embedding)
+                total += table.weight[[int(entry) for entry in row[end - count : end] if entry > 0] or [0]].mean(0)
         torch.testing.assert_close(means[0, action], total / max(len(requests.sequences.tokens[action]), 1))

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models import baselines
 from models.contract import Contract
 from models.requests import MASKED, Requests
 from models.statistics import BINS, REACH, STEP, Statistics, days_of
+from models.vocabulary import Vocabulary
 from tests import logs
 from tests.shops import shop
 
@@ -78,6 +80,24 @@ def test_it_is_what_a_count_of_the_known_labels_says(hours: float, horizon_days:
     assert told_at_all > 20
 
 
+def test_an_id_far_from_the_rate_of_all_stays_in_its_tasks_rows() -> None:
+    """An item that is always clicked, or never, of many samples where hardly any is: further from 0 than there are bins."""
+    contract = terms(1)
+    (seen, *_) = parts(contract)
+    label = np.zeros_like(seen.label)
+    loved = seen.item[:, 0] == seen.item[0, 0]
+    label[loved] = 1
+    many = [replace(seen, label=0 * label, item=np.full_like(seen.item, 2000 + n)) for n in range(400)]
+    many.append(replace(seen, label=label))
+    told = Statistics.fit(contract, many)["item"]
+    asked = np.unique(np.concatenate([part.item[:, 0] for part in many]))
+    day = np.full(len(asked), date(2026, 4, 30).toordinal())
+    assert (STEP * told.values(asked, day)).max() > REACH + 1
+    rows = told.rows(asked, day)
+    assert (rows // BINS == np.arange(2)).all()
+    assert rows.max() == 2 * BINS - 1
+
+
 def test_a_label_that_is_not_yet_known_says_nothing_whatever_it_is() -> None:
     contract = terms(24)
     seen = parts(contract)
@@ -117,3 +137,28 @@ def test_of_no_sample_at_all_nothing_is_said() -> None:
     none = shop(contract, "2026-03-26", seed=1).take(np.empty(0, np.int64))
     for statistics in Statistics.read(Statistics.kept(Statistics.fit(contract, [none]))).values():
         assert statistics.values(np.array([1, 2]), np.array([1, 10**6])).tolist() == [[0, 0], [0, 0]]
+
+
+def test_no_sample_is_told_a_label_of_its_own_day_by_a_model_or_by_the_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where labels are known at once, as in an exposure log, the day before is the last that may speak."""
+    monkeypatch.setattr(Contract, "horizon_days", 0)
+    contract = terms(1)
+    seen = parts(contract)
+    others = [replace(part, label=np.where(part.label == MASKED, MASKED, 1 - part.label)) for part in seen]
+    flipped = {
+        "before": Statistics.fit(contract, [*others[:1], *seen[1:]]),
+        "own": Statistics.fit(contract, [seen[0], others[1], *seen[2:]]),
+        "after": Statistics.fit(contract, [*seen[:2], *others[2:]]),
+    }
+    vocabulary = Vocabulary.fit(seen[1], contract, seen)
+    assert vocabulary.statistics
+
+    def told(statistics: dict[str, Statistics]) -> list[Any]:
+        rows = replace(vocabulary, statistics=statistics).encode(seen[1]).told
+        assert rows
+        return [*rows, baselines._features(contract, statistics, seen[1])]
+
+    true = told(vocabulary.statistics)
+    for when, statistics in flipped.items():
+        for here, there in zip(told(statistics), true, strict=True):
+            assert np.array_equal(here, there, equal_nan=True) == (when != "before"), when
