@@ -5,7 +5,8 @@ Nothing here is typed in after a result: every verdict is a `Claim` of `benchmar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from assets import lake
 from benchmarks import leaderboard_plots, leaderboard_sections, measuring, plan, search, standing
 from benchmarks.runs import MODEL, Record
 from benchmarks.standing import Board, Cell, Claim
+from benchmarks.worlds import World
 from models import names
 from models.contract import load
 
@@ -50,7 +52,7 @@ def write(records: Sequence[Record], trials: Sequence[Record], *, page: Path, su
         *sections.large(large, tasks),
         *sections.real(logs),
         *sections.ablations(boards[plan.ABLATED], tasks),
-        *sections.transfer(boards, tasks, angles),
+        *sections.transfer(boards, tasks, standing.angles(current), angles),
         *_how(current, trials),
     ]
     lake.write_text(page, "\n".join(text) + "\n")
@@ -85,19 +87,38 @@ def _opening(records: Sequence[Record], current: Sequence[Record], boards: Mappi
         "*Share*: (AUC − AUC of item popularity) ÷ (AUC of the true probabilities − AUC of item popularity), all without label "
         "noise. 0 is what each item's own rate of the task gives, 1 what knowing everything gives.",
         "",
-        "Intervals are 95 %. In simulated worlds they are Student's over the worlds, paired where two models are compared, one "
-        "training seed a world; on a real log they come from resampling that day's users and say nothing of other seeds. "
-        "*Not below by more than the interval* also holds where an interval is wide; its ends stand beside each verdict.",
+        "Intervals are 95 %, each by itself, whatever their number. In simulated worlds they are Student's over the worlds, "
+        f"paired where two models are compared, all trained with seed {plan.TERMS['seed']}; on a real log they come from "
+        "resampling that day's users and say nothing of other training seeds. **Bold** is a difference in all worlds whose "
+        "interval leaves out 0. *Not below by more than the interval* also holds where an interval is wide; its ends stand "
+        "beside each verdict. The best of the family is the one of best mean here, picked after the result, which is hard on "
+        "DTRN.",
         "",
-        "Seconds are of training, by the clock on the wall and in brackets by the processor's; runs shared the machine. "
-        f"Results in the worlds of seed {', '.join(map(str, plan.SEEN))} were seen while models were worked on (docs/log.md); "
-        f"those of the other worlds were not. Of real logs {_seen_days()} were: what is said of them is no test of choices.",
+        "Seconds are of training, by the clock on the wall and in brackets by the processor's, of the runs on the processor "
+        "that most of a table's were made on; runs shared the machine.",
+        "",
+        "No result in these worlds was seen while models, their inputs and their settings were worked on: that was done in "
+        f"worlds of other seeds (docs/log.md). Of the real logs, {_seen_days()} were seen then, so what stands here of those "
+        "days says nothing of days to come.",
+        "",
+        "Every neural model is told, beside its embeddings, how often and how lately a history has the candidate and its "
+        "features (*matches*), and how earlier samples of the user and of the item went (*statistics*); only rows named "
+        "*-plain* are the papers' models with the papers' inputs. More of each: docs/models.md.",
+        "",
+        *_legend(current),
         "",
         f"Worlds in which DTRN has run: {'; '.join(f'{name}: {n} of {len(plan.SEEDS)}' for name, n in counts.items())}. "
         f"{len(current)} runs stand here"
         + (f"; {left} more are on file under settings that are no longer the plan's, and are left out." if left else "."),
         "",
     ]
+
+
+def _legend(records: Sequence[Record]) -> Lines:
+    """What the models on file are, in a line each."""
+    there = {r["model"] for r in records}
+    rows = [f"| {model} | {plan.ABOUT[model]} |" for model in plan.MODELS if model in there]
+    return ["| model | what it is |", "| --- | --- |", *rows] if rows else ["No model has run yet."]
 
 
 def _seen_days() -> str:
@@ -142,8 +163,10 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
             chosen, own = plan.setting(names.canonical(model), trials)
             said = " | ".join(f"{chosen[name]:g}" for name in search.NAMES)
             by = "its own search" if own else "best for all searched models together"
-        rows.append(f"| {model} | {said} | {by} | {_of_other_code([r for r in records if r['model'] == model])} |")
-    machines = sorted({f"{r['machine']['cpu']}, {r['threads']} thread(s), device {r['device']}" for r in records})
+        made = [r for r in records if r["model"] == model]
+        codes, processors = (_tallied(found) for found in ((r["code"][:6] for r in made), (r["machine"]["cpu"] for r in made)))
+        rows.append(f"| {model} | {said} | {by} | {codes} | {processors} |")
+    machines = sorted({f"{r['threads']} thread(s), device {r['device']}" for r in records})
     used = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plan.TERMS.items())
     return [
         "## How it was done",
@@ -151,26 +174,26 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
         f"Budgets of neural models are equal: {used}; early stopping on the last training day; the judged day is read once, "
         "after training. Learning rate, decay of the id embeddings and their start were searched over "
         f"{len(grid)} settings ({'; '.join(', '.join(f'{v:g}' for v in s) for s in grid)}) on worlds of other seeds and on "
-        "earlier days of the real log, scored on early-stopping days (`benchmarks/results/search.json`); those worlds have one "
-        "conflict each, and 2.5 times fewer impressions. Each model takes the setting of best mean rank among those that every "
-        "searched model has tried. LightGBM and popularity have one setting each, not searched. The daily job's default is at "
-        f"most {load('simulated').training.epochs} epochs.",
+        "earlier days of the real log, scored on early-stopping days (`benchmarks/results/search.json`); those worlds are of "
+        "the small ones' size and have one conflict each. Each model takes the setting of best mean rank among those that "
+        "every searched model has tried. LightGBM and popularity have one setting each, not searched. The daily job's default "
+        f"is at most {load('simulated').training.epochs} epochs.",
         "",
-        f"| model | {' | '.join(name.replace('_', ' ') for name in search.NAMES)} | chosen by | runs of other code |",
-        "| --- " * 6 + "|",
+        f"| model | {' | '.join(name.replace('_', ' ') for name in search.NAMES)} | chosen by | runs by code | by processor |",
+        "| --- " * 7 + "|",
         *rows,
         "",
-        f"A small world has {plan.USERS:,} users, {plan.ITEMS:,} items and about {plan.IMPRESSIONS:,} impressions a day; seeds "
-        f"{', '.join(map(str, plan.SEEDS))}. The large one has {plan.LARGE.users:,} users, {plan.LARGE.items:,} items and "
-        f"about {plan.LARGE.impressions:,} impressions a day. Ten days are learned from, the last of them for early stopping.",
+        f"A small world has {World.users:,} users, {World.items:,} items and about {World.impressions:,} impressions a day; "
+        f"seeds {', '.join(map(str, plan.SEEDS))}. The large one has {plan.LARGE.users:,} users, {plan.LARGE.items:,} items "
+        f"and about {plan.LARGE.impressions:,} impressions a day. Ten days are learned from; the last stops early.",
         "",
-        f"{_of_other_code(records)} runs were made by other code than today's; `--same-code` makes them again. "
-        f"Machines: {'; '.join(machines) or 'none yet'}.",
+        f"Today's code is {measuring.code()[:6]}; `--same-code` makes the runs of other code again. "
+        f"{'; '.join(machines) or 'No run yet'}.",
     ]
 
 
-def _of_other_code(records: Sequence[Record]) -> str:
-    return f"{sum(r['code'] != measuring.code() for r in records)} of {len(records)}"
+def _tallied(names_: Iterable[str]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in Counter(names_).most_common())
 
 
 def _summary(

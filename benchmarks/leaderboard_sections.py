@@ -33,58 +33,64 @@ def worlds(boards: Mapping[Cell, Board], tasks: Sequence[str], picture: str | No
             continue
         out += _standings(board, tasks, [(m, "") for m in board.models])
         others = [(m, "") for m in board.models if m != plan.OURS]
-        out += [
-            "DTRN less each other model, AUC without label noise, paired over worlds (bold: the interval leaves out 0):",
-            "",
-        ]
+        out += ["DTRN less each other model, AUC without label noise, paired over worlds:", ""]
         out += _differences(board, tasks, others)
     return out
 
 
 def large(board: Board, tasks: Sequence[str]) -> Lines:
-    out = ["## One world, 2 M samples", ""]
+    conflict = (plan.LARGE.selection_conflict, plan.LARGE.sign_conflict)
+    out = [f"## One world of {standing.named_cell(conflict)}, 2 M samples", ""]
     return (
         [*out, *_standings(board, tasks, [(m, "") for m in board.models])] if board.models else [*out, "Not measured yet.", ""]
     )
 
 
 def _standings(board: Board, tasks: Sequence[str], rows: Sequence[tuple[str, str]]) -> Lines:
-    """By model: share, AUC without label noise (and against drawn labels), parameters, seconds."""
-    head = [
-        *(f"{task}: share | {task}: AUC (drawn labels)" for task in tasks),
-        "parameters (beside embeddings)",
-        "seconds",
-        "worlds",
-    ]
-    out = [f"| model | {' | '.join(head)} |", "| --- " * (4 + 2 * len(tasks)) + "|"]
-    for model, variant in rows:
-        runs = list(board.runs(model, variant).values())
+    """By model: share, AUC without label noise (and against drawn labels), parameters, seconds; each over the same worlds."""
+    worlds = board.common
+
+    def over(values: Mapping[str, float]) -> Estimate | None:
+        return standing.estimate([values[world] for world in worlds if world in values])
+
+    head = [*(f"{task}: share | {task}: AUC (drawn labels)" for task in tasks), COST]
+    out = [f"| model | {' | '.join(head)} |", "| --- " * (3 + 2 * len(tasks)) + "|"]
+    whole = [row for row in rows if board.whole(*row)]
+    processor = standing.processor(run for row in whole for run in board.runs(*row).values())
+    for model, variant in whole:
         cells = []
         for task in tasks:
-            share, soft, drawn = (
-                standing.estimate(list(of(model, task, variant).values())) for of in (board.share, board.soft, board.sampled)
-            )
+            share, soft, drawn = (over(of(model, task, variant)) for of in (board.share, board.soft, board.sampled))
             cells += [_within(share, 2), f"{_mean(soft)} ({_mean(drawn)})"]
-        out.append(f"| {variant or model} | {' | '.join(cells)} | {_cost(runs)} | {len(runs)} |")
-    best = [standing.estimate(list(board.best(task).values())) for task in tasks]
-    out.append(f"| *true probabilities* | {' | '.join(f'1 | {_mean(e)}' for e in best)} | {NONE} | {NONE} | {NONE} |")
-    return [*out, ""]
+        runs = [board.runs(model, variant)[world] for world in worlds]
+        out.append(f"| {variant or model} | {' | '.join(cells)} | {_cost(runs, processor)} |")
+    best = [f"1 | {_mean(over(board.best(task)))} ({_mean(over(board.best_sampled(task)))})" for task in tasks]
+    out += [f"| *true probabilities* | {' | '.join(best)} | {NONE} | {NONE} |", ""]
+    rest = [f"{row[1] or row[0]} ({len(board.runs(*row))})" for row in rows if row not in whole]
+    said = f"Means over {len(worlds)} {'world' if len(worlds) == 1 else 'worlds'}."
+    return [*out, said + (f" Not in all of them yet, and so not here: {', '.join(rest)}." if rest else ""), ""]
 
 
-def _cost(runs: Sequence[Record]) -> str:
-    """Parameters and mean training seconds; ≥ where a run was resumed, since only its last part was timed."""
+def _cost(runs: Sequence[Record], processor: str | None) -> str:
+    """Parameters (or trees) and mean training seconds, the latter of runs on this processor; ≥ where a run was resumed, since
+    only its last part was timed."""
     first = runs[0]
-    trees = f"{sum(first['trees'].values())} trees" if "trees" in first else NONE
+    trees = f"{np.mean([sum(r['trees'].values()) for r in runs]):.0f} trees" if "trees" in first else NONE
     size = f"{first['parameters']:,} ({first['parameters_beside_embeddings']:,})" if "parameters" in first else trees
-    wall, busy = (float(np.mean([r[name] for r in runs])) for name in ("seconds", "processor_seconds"))
-    return f"{size} | {'≥ ' if any(r.get('resumed') for r in runs) else ''}{wall:,.0f} ({busy:,.0f})"
+    timed = [r for r in runs if r["machine"]["cpu"] == processor]
+    if not timed:
+        return f"{size} | {NONE}"
+    wall, busy = (float(np.mean([r[name] for r in timed])) for name in ("seconds", "processor_seconds"))
+    return f"{size} | {'≥ ' if any(r.get('resumed') for r in timed) else ''}{wall:,.0f} ({busy:,.0f})"
 
 
 def _differences(board: Board, tasks: Sequence[str], others: Sequence[tuple[str, str]]) -> Lines:
-    out = [f"| DTRN less | {' | '.join(tasks)} |", "| --- " * (1 + len(tasks)) + "|"]
+    """Bold where all worlds are there and the interval leaves out 0: over two, an interval says next to nothing."""
+    out = [f"| DTRN less | {' | '.join(tasks)} | worlds |", "| --- " * (2 + len(tasks)) + "|"]
     for other in others:
         found = [board.difference((plan.OURS, ""), other, task) for task in tasks]
-        out.append(f"| {other[1] or other[0]} | {' | '.join(_bold(e) for e in found)} |")
+        count = max((e.n for e in found if e), default=0)
+        out.append(f"| {other[1] or other[0]} | {' | '.join(_bold(e) for e in found)} | {count} |")
     return [*out, ""]
 
 
@@ -98,9 +104,9 @@ def real(logs: Mapping[str, Mapping[str, Board]]) -> Lines:
             "",
         ]
     out += [
-        "The best reachable AUC is not known here. In brackets: DTRN less that model with its interval over resampled users; "
-        f"*noise* where 0 is inside. A task with fewer than {MIN_EACH} positives, or from fewer than {MIN_USERS} users, is not "
-        "judged.",
+        "The best reachable AUC is not known here. Behind a model's AUC: DTRN less that model, with its interval over "
+        f"resampled users; *noise* where 0 is inside. A task with fewer than {MIN_EACH} positives, or from fewer than "
+        f"{MIN_USERS} users, is not judged.",
         "",
     ]
     for dataset, days in logs.items():
@@ -112,22 +118,24 @@ def real(logs: Mapping[str, Mapping[str, Board]]) -> Lines:
                 said.append(f"{task} {told['positives']:,} positives from {told['users_with_positives']:,} users")
             out += [f"### {dataset}, {day}", "", f"{'; '.join(said)}.", ""]
             out += [
-                f"| model | {' | '.join(tasks)} | parameters (beside embeddings) | seconds |",
+                f"| model | {' | '.join(tasks)} | {COST} |",
                 "| --- " * (3 + len(tasks)) + "|",
             ]
             ours = _only(board, plan.OURS)
+            processor = standing.processor(run for runs in board.by_model.values() for run in runs.values())
             for model in board.models:
                 run = _only(board, model)
                 assert run is not None
                 cells = [_beside(run, ours if model != plan.OURS else None, task) for task in tasks]
-                out.append(f"| {model} | {' | '.join(cells)} | {_cost([run])} |")
+                out.append(f"| {model} | {' | '.join(cells)} | {_cost([run], processor)} |")
             out.append("")
             if board.variants:
-                out += ["Ablations of DTRN; in brackets DTRN as it is less that:", ""]
+                out += ["Ablations of DTRN; behind an AUC, DTRN as it is less that:", ""]
                 out += [f"| DTRN with | {' | '.join(tasks)} | {COST} |", "| --- " * (3 + len(tasks)) + "|"]
                 for variant in board.variants:
                     (run,) = board.runs(plan.OURS, variant).values()
-                    out.append(f"| {variant} | {' | '.join(_beside(run, ours, task) for task in tasks)} | {_cost([run])} |")
+                    cells = [_beside(run, ours, task) for task in tasks]
+                    out.append(f"| {variant} | {' | '.join(cells)} | {_cost([run], processor)} |")
                 out.append("")
     return out
 
@@ -145,7 +153,7 @@ def _beside(run: Record, ours: Record | None, task: str) -> str:
     if not standing.judged(measured):
         return f"{auc} (not judged)"
     d = standing.resampled(ours, run, task)
-    return auc if d is None else f"{auc} ({standing.signed(d)}{', noise' if d.noise else ''})"
+    return auc if d is None else f"{auc} · {standing.signed(d)}{' noise' if d.noise else ''}"
 
 
 def beside_lightgbm(boards: Mapping[Cell, Board], tasks: Sequence[str]) -> str:
@@ -156,8 +164,9 @@ def beside_lightgbm(boards: Mapping[Cell, Board], tasks: Sequence[str]) -> str:
         return "**Against LightGBM in the simulated worlds**: not measured on two worlds yet."
     above, below = (sum(not d.noise and sign * d.mean > 0 for d in found) for sign in (1, -1))
     return (
-        f"**Against LightGBM, told the same, DTRN in the simulated worlds is** clearly above on {above}, clearly below on "
-        f"{below} of {len(found)} kinds of world and tasks."
+        f"**Against LightGBM, DTRN in the simulated worlds is** clearly above on {above}, clearly below on {below} of "
+        f"{len(found)} kinds of world and tasks. LightGBM reads neither ids nor sequences; it is told the same counts, "
+        "recencies and statistics, and beside them how often anybody acted on the item."
     )
 
 
@@ -195,7 +204,7 @@ def _beside_baseline(days: Mapping[str, Board], model: str, baseline: str) -> tu
 
 
 def ablations(board: Board, tasks: Sequence[str]) -> Lines:
-    """DTRN with one thing changed, in the worlds of one kind."""
+    """DTRN with parts of its bottom or its inputs changed, in the worlds of one kind."""
     out = ["## Ablations of DTRN", ""]
     relatives = [model for model in board.models if model != plan.OURS and _parts(board, model) == _parts(board, plan.OURS)]
     rows = [(plan.OURS, ""), *((model, "") for model in relatives), *((plan.OURS, v) for v in board.variants)]
@@ -211,16 +220,19 @@ def _parts(board: Board, model: str) -> tuple[str, str] | None:
     return (recipe["bottom"], recipe["head"]) if recipe else None
 
 
-def transfer(boards: Mapping[Cell, Board], tasks: Sequence[str], picture: str | None) -> Lines:
+def transfer(boards: Mapping[Cell, Board], tasks: Sequence[str], angles: Mapping[str, Record], picture: str | None) -> Lines:
     """The angle between the tasks' gradients, and each multi-task model against its own single-task models."""
     out = ["## Negative transfer", ""]
     if picture:
         out += [
             f"![Cosine of each two tasks' gradients on the shared parameters over training, by model]({picture})",
             "",
-            f"Cosine of two tasks' gradients over the parameters that both reach, mean of {gradients.BATCHES} batches, in one "
-            f"world of {standing.named_cell(plan.ABLATED)}. Below 0 a step for one task is a step against the other.",
+            f"Cosine of two tasks' gradients over the parameters that both reach, mean of {gradients.BATCHES} batches, in the "
+            f"world of {standing.named_cell(plan.ABLATED)} and seed {plan.SEEDS[0]}, {plan.ANGLE_EPOCHS} epochs, one training "
+            "seed. Below 0 a step for one task is a step against the other. Mean over training, and in how many of the looks "
+            "it is below 0:",
             "",
+            *_angles(angles),
         ]
     else:
         out += ["The angles between the tasks' gradients are not measured yet.", ""]
@@ -230,19 +242,49 @@ def transfer(boards: Mapping[Cell, Board], tasks: Sequence[str], picture: str | 
         "single-task models of one run share no weight, but the epoch at which all of them stop; and their statistics tell "
         "them the other tasks' rates.",
         "",
-        f"| model less its single-task models | {' | '.join(tasks)} |",
-        "| --- " * (1 + len(tasks)) + "|",
     ]
-    count = 0
+    rows, alone_missing = [], dict[str, None]()
     for conflict, board in boards.items():
         for model in board.models:
             alone = own_single_task(model)
-            if alone is None or alone == model or not board.runs(alone):
+            if alone is None or alone == model:
                 continue
             found = [board.difference((model, ""), (alone, ""), task) for task in tasks]
-            out.append(f"| {standing.named_cell(conflict)}: {model} − {alone} | {' | '.join(_bold(e) for e in found)} |")
-            count += 1
-    return [*(out if count else out[:-4]), *([] if count else ["No pair of them is measured yet."]), ""]
+            if not any(found):
+                alone_missing[model] = None
+                continue
+            count = max(e.n for e in found if e)
+            cells = " | ".join(_bold(e) for e in found)
+            rows.append(f"| {standing.named_cell(conflict)}: {model} − {alone} | {cells} | {count} |")
+    if rows:
+        out += [
+            f"| model less its single-task models | {' | '.join(tasks)} | worlds |",
+            "| --- " * (2 + len(tasks)) + "|",
+            *rows,
+        ]
+    else:
+        out += ["No pair of them is measured yet."]
+    out.append("")
+    if rows and alone_missing:
+        out += [
+            f"Single-task models of the same bottom did not run in every kind of world for: {', '.join(alone_missing)}.",
+            "",
+        ]
+    return out
+
+
+def _angles(runs: Mapping[str, Record]) -> Lines:
+    """By model and pair of tasks: the mean cosine over training, and how many looks are below 0."""
+    told = {model: runs[model]["angles"]["cosines"] for model in plan.ANGLED if model in runs}
+    pairs = list(dict.fromkeys(pair for cosines in told.values() for pair in cosines))
+    out = [f"| model | {' | '.join(pairs)} |", "| --- " * (1 + len(pairs)) + "|"]
+    for model, cosines in told.items():
+        cells = []
+        for pair in pairs:
+            seen = [c for c in cosines.get(pair, []) if c is not None]
+            cells.append(f"{np.mean(seen):+.2f}, {sum(c < 0 for c in seen)} of {len(seen)}" if seen else NONE)
+        out.append(f"| {model} | {' | '.join(cells)} |")
+    return [*out, ""]
 
 
 def own_single_task(model: str) -> str | None:
@@ -263,4 +305,4 @@ def _within(e: Estimate | None, digits: int) -> str:
 def _bold(e: Estimate | None) -> str:
     if e is None:
         return NONE
-    return standing.signed(e) if e.noise else f"**{standing.signed(e)}**"
+    return standing.signed(e) if e.noise or e.n < len(plan.SEEDS) else f"**{standing.signed(e)}**"

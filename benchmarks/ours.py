@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from models.vocabulary import Vocabulary
 EXPERTS, EXPERT_WIDTHS, TOWER, WIDTH = 4, (128, 64), 16, 16
 """The same on both sides."""
 
+TOLD = "-told"
 TERMS = exposures.CONTRACT.training
 Dropout = tuple[float, np.random.Generator]
 
@@ -69,9 +71,13 @@ def _normed(norm: nn.BatchNorm1d, x_GBI: Tensor) -> Tensor:
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe of a model with the benchmark's widths and the papers' inputs, which are the peer's too."""
-    bottom, head = names.split(name)
-    return replace(named(f"{bottom}-plain+{head}"), width=WIDTH, experts=EXPERTS, expert_widths=EXPERT_WIDTHS, tower=TOWER)
+    """The recipe of a model with the benchmark's widths and the papers' inputs, which are the peer's too.
+
+    Behind `-told` it also reads matches and statistics, as a model does by default.
+    """
+    bottom, head = names.split(name.removesuffix(TOLD))
+    recipe = named(f"{bottom if name.endswith(TOLD) else f'{bottom}-plain'}+{head}")
+    return replace(recipe, width=WIDTH, experts=EXPERTS, expert_widths=EXPERT_WIDTHS, tower=TOWER)
 
 
 def network_of(name: str, shape: Shape, seed: int) -> Network:
@@ -127,7 +133,7 @@ class Trainer:
     """The log, encoded, and a network of each name that was asked for."""
 
     def __init__(self, log: Path, items: int, batch: int, seed: int) -> None:
-        self.batch, self.seed = batch, seed
+        self.batch, self.seed, self.items = batch, seed, items
         raw = exposures.load(log)
         began = time.perf_counter()
         vocabulary = Vocabulary.fit(raw, exposures.CONTRACT)
@@ -148,6 +154,12 @@ class Trainer:
         self.shape = shape_of(exposures.CONTRACT, vocabulary, items)
         self.made: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
 
+    @cached_property
+    def told(self) -> tuple[Loader, Shape]:
+        """The same log with what a model by default is told beside its embeddings, and the shape that it then has."""
+        vocabulary = Vocabulary.fit(self.raw, exposures.CONTRACT, [self.raw])
+        return Loader(vocabulary.encode(self.raw)), shape_of(exposures.CONTRACT, vocabulary, self.items)
+
     def pass_over(self, what: str, samples: int, seed: int) -> dict[str, Any]:
         """Train the network `what` on whole requests drawn by `seed`, about `samples` samples of them; how long that took."""
         module, optimiser = self._made(what)
@@ -167,7 +179,8 @@ class Trainer:
 
     def _made(self, what: str) -> tuple[nn.Module, torch.optim.Optimizer]:
         if what not in self.made:
-            network = network_of(what.removesuffix("-padded"), self.shape, self.seed)
+            shape = self.told[1] if what.endswith(TOLD) else self.shape
+            network = network_of(what.removesuffix("-padded"), shape, self.seed)
             padded = what == "dtrn-padded"
             made = adam_over_all if padded else optimiser_of
             optimiser = made(network, learning_rate=TERMS.learning_rate, embedding_decay=TERMS.embedding_decay)
@@ -175,7 +188,8 @@ class Trainer:
         return self.made[what]
 
     def _fast(self, network: Network, optimiser: torch.optim.Optimizer, order: Any, random: np.random.Generator) -> float:
-        return train_on(network, optimiser, self.loader.batches(self.batch, order, (network.recipe.id_dropout, random)))
+        loader = self.told[0] if network.recipe.statistics else self.loader
+        return train_on(network, optimiser, loader.batches(self.batch, order, (network.recipe.id_dropout, random)))
 
     def _plainly(self, plain: PlainDTRN, optimiser: torch.optim.Optimizer, order: Any, random: np.random.Generator) -> float:
         del random

@@ -9,14 +9,15 @@ Over n worlds a figure is the mean m of one value v_w a world, and its 95 % inte
     m ± t(0.975; n − 1) · s / √n,   s² = Σ_w (v_w − m)² / (n − 1)
 
 A difference of two models is paired: v_w is their difference in world w. Resampling five worlds would give intervals that are
-too short, so it is not done. What an interval covers is the next world of this kind and the next seed of training, which vary
-together. On a real log a difference comes of one training each; its interval is the middle 95 % of the paired differences over
-resampled users, so it covers other users of that day, and no other seed.
+too short, so it is not done. What an interval covers is the next world of this kind, trained in with the same seed. On a real
+log a difference comes of one training each; its interval is the middle 95 % of the paired differences over resampled users, so
+it covers other users of that day, and no other seed.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,15 @@ class Board:
         return [variant for model, variant in self.by_model if variant and model == plan.OURS]
 
     @property
+    def common(self) -> list[str]:
+        """The worlds (or the day) that models are averaged over: where DTRN ran; all there are while it ran nowhere."""
+        return list(self.runs(plan.OURS)) or list(dict.fromkeys(name for runs in self.by_model.values() for name in runs))
+
+    def whole(self, model: str, variant: str = "") -> bool:
+        """Whether a model ran in all of these, so that its mean may stand beside another's."""
+        return set(self.common) <= set(self.runs(model, variant))
+
+    @property
     def tasks(self) -> list[str]:
         return list(dict.fromkeys(task for runs in self.by_model.values() for r in runs.values() for task in r["tasks"]))
 
@@ -123,6 +133,11 @@ class Board:
         runs = {name: run for found in self.by_model.values() for name, run in found.items()}
         return _values(runs, lambda r: r["tasks"][task].get("best_soft"))
 
+    def best_sampled(self, task: str) -> dict[str, float]:
+        """By world: the AUC of the true probabilities against the labels that were drawn."""
+        runs = {name: run for found in self.by_model.values() for name, run in found.items()}
+        return _values(runs, lambda r: r["tasks"][task].get("best_auc"))
+
     def share(self, model: str, task: str, variant: str = "") -> dict[str, float]:
         """By world: the share of the reachable gain; only where popularity was scored too and there is something to gain."""
         base = self.soft("popularity", task)
@@ -139,6 +154,11 @@ def place(record: Record) -> str:
     where = record["where"]
     world = where["world"]
     return f"{where['dataset']} {where['day']}" if world is None else f"{where['dataset']} seed {world['seed']}"
+
+
+def processor(runs: Iterable[Record]) -> str | None:
+    """The processor that most of the runs were made on: seconds of different ones are not put side by side."""
+    return next((name for name, _ in Counter(run["machine"]["cpu"] for run in runs).most_common(1)), None)
 
 
 def share(measured: Record, base: float | None) -> float | None:

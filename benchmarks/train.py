@@ -32,8 +32,8 @@ from models.vocabulary import Vocabulary
 RESULTS = ROOT / "benchmarks" / "results" / "train.json"
 PEER_HOME = ROOT / ".dtrn" / "peer"
 PASSES = {
-    "mmoe": "ours", "dtrn": "ours", "dtrn+slim": "ours", "mmoe-normed": "ours", "shipped": "peer", "collated": "alike",
-    "dtrn-padded": "padded",
+    "mmoe": "ours", "dtrn": "ours", "dtrn+slim": "ours", "mmoe-told": "ours", "dtrn-told": "ours", "mmoe-normed": "ours",
+    "shipped": "peer", "collated": "alike", "dtrn-padded": "padded",
 }  # fmt: skip
 """What is timed → the process that trains it.
 
@@ -63,6 +63,8 @@ COMPARISONS = (
     ),
     Comparison("dtrn", "DTRN + MMoE ÷ torch-rechub's MMoE as shipped", "dtrn", "shipped", (1.2, 3)),
     Comparison("dtrn_slim", "DTRN + slim (a head of a quarter of MMoE's products) ÷ the same", "dtrn+slim", "shipped"),
+    Comparison("pooled_told", "MMoE told of matches and statistics, as by default ÷ the same", "mmoe-told", "shipped"),
+    Comparison("dtrn_told", "DTRN + MMoE told of them ÷ the same", "dtrn-told", "shipped"),
 )
 PADDED = Comparison("dtrn_vs_padded", "DTRN + MMoE ÷ the plain padded DTRN", "dtrn", "dtrn-padded", (50, None))
 MEMORY, FIRST_BATCH = 0.5, 2.0

@@ -16,14 +16,17 @@ SIMULATED = "simulated"
 
 @dataclass(frozen=True)
 class World:
-    """One simulated log: about `impressions` rows on each of the contract's days; what the conflicts are: `assets.past`."""
+    """One simulated log: about `impressions` rows on each of the contract's days; what the conflicts are: `assets.past`.
+
+    As many impressions a user and an item as by the simulator's defaults; nine days of them are over 250,000.
+    """
 
     seed: int
     sign_conflict: float
     selection_conflict: float
-    users: int = 1_700
-    items: int = 3_300
-    impressions: int = 11_500
+    users: int = 4_350
+    items: int = 8_700
+    impressions: int = 29_000
 
     @property
     def name(self) -> str:

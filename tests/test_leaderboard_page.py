@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import leaderboard_page, plan, standing
+from benchmarks import leaderboard_page, leaderboard_sections, plan, standing
 from benchmarks.leaderboard_sections import ablations, beside_baselines, beside_lightgbm, own_single_task
 from benchmarks.runs import Record, Where
 from benchmarks.standing import Board, Claim, Estimate, altogether, estimate
@@ -21,6 +21,7 @@ from tests.board import TASKS, TRIALS, of_day, of_worlds
 
 SMALL = asdict(plan.worlds(seeds=plan.SEEDS[:1])[0])
 FAMILY = dict.fromkeys(plan.FAMILY, 0.7)
+FIRST = f"simulated seed {plan.SEEDS[0]}"
 
 
 def cell(records: list[Record], conflict: tuple[float, float] = (1, 0)) -> Board:
@@ -54,11 +55,11 @@ def test_only_worlds_that_both_have_are_paired_and_only_the_newest_of_each_count
     assert found
     assert (found.mean, found.n) == (pytest.approx(0.2), 3)
     again = of_worlds({"dmt": [0.5]}, (1, 0), seeds=1)
-    assert cell(records + again).soft("dmt", "buy")["simulated seed 201"] == 0.5
+    assert cell(records + again).soft("dmt", "buy")[FIRST] == 0.5
     other = [{**r, "content": "of another log"} for r in of_worlds({"dmt": [0.4]}, (1, 0), seeds=1)]
     newest = cell(records + other)
-    assert newest.soft("dmt", "buy")["simulated seed 201"] == 0.4
-    assert "simulated seed 201" not in newest.soft("dtrn", "buy")
+    assert newest.soft("dmt", "buy")[FIRST] == 0.4
+    assert FIRST not in newest.soft("dtrn", "buy")
 
 
 def test_a_cell_holds_its_own_worlds_only() -> None:
@@ -254,20 +255,24 @@ def test_the_page_tells_what_the_runs_say(tmp_path: Path) -> None:
     section = text.split("### selection 1, sign 0")[1].split("### selection 1, sign 1")[0]
     (row,) = [line for line in section.splitlines() if line.startswith("| dtrn |")]
     assert row.startswith("| dtrn | 0.57 ± 0.03 | 0.7720 (0.7820) |")  # (0.772 − 0.6) / 0.3
-    assert row.endswith("| 1,234 (567) | 10 (9) | 5 |")
-    assert "| lightgbm | **+0.1220 (+0.1116 to +0.1324)** |" in section
-    assert "| *true probabilities* | 1 | 0.9000 |" in section
-    large = text.split("## One world, 2 M samples")[1].split("## Real logs")[0]
+    assert row.endswith("| 1,234 (567) | 10 (9) |")
+    assert "Means over 5 worlds." in section
+    (beside,) = [line for line in section.splitlines() if line.startswith("| lightgbm | **")]
+    assert beside == "| lightgbm |" + 3 * " **+0.1220 (+0.1116 to +0.1324)** |" + " 5 |"
+    assert "| *true probabilities* | 1 | 0.9000 (0.9000) |" in section
+    large = text.split("## One world of selection 1, sign 1, 2 M samples")[1].split("## Real logs")[0]
     assert "| dtrn | 0.97 |" in large
     real = text.split("### taobao, 2017-12-01")[1].split("\n## ")[0]
     assert "click 300 positives from 50 users" in real
-    assert re.search(r"\| dmt \| 0\.8050 \(\+0\.0050 \(-0\.\d+ to \+0\.\d+\), noise\)", real)
+    assert re.search(r"\| dmt \| 0\.8050 · \+0\.0050 \(-0\.\d+ to \+0\.\d+\) noise \|", real)
     assert "| dtrn | 0.8100 | " in real
     ablations = text.split("## Ablations")[1].split("## Negative")[0]
     for variant in plan.variants(board.CONTRACT.actions):
         assert f"| {variant.name} | 0.33 |" in ablations or f"| {variant.name} | 0.33 ± 0.00 |" in ablations
         assert f"| {variant.name} | **+0.0720" in ablations
     transfer = text.split("## Negative transfer")[1].split("## How")[0]
+    assert "| mmoe | -0.05, 1 of 2 | +0.30, 0 of 1 | +0.45, 0 of 2 |" in transfer
+    assert "did not run in every kind of world for: dmt." in transfer
     assert "| selection 0, sign 1: dtrn − dtrn+single-task | **+0.0120 (+0.0016 to +0.0224)** |" in transfer
     assert "| selection 0, sign 1: mmoe − single-task | +0.0000 (+0.0000 to +0.0000) |" in transfer
     assert summary["worlds"]["selection 1, sign 0"]["dtrn"]["tasks"]["buy"]["share"]["mean"] == pytest.approx(0.172 / 0.3)
@@ -275,6 +280,44 @@ def test_the_page_tells_what_the_runs_say(tmp_path: Path) -> None:
     assert written(tmp_path / "again", everything()) == (text, summary)
     for picture in ("leaderboard-shares.svg", "leaderboard-gradients.svg"):
         assert (tmp_path / "docs" / picture).read_bytes() == (tmp_path / "again" / "docs" / picture).read_bytes()
+
+
+def section(records: list[Record]) -> list[str]:
+    """The lines on the worlds of one kind, of one task."""
+    return leaderboard_sections.worlds({(1, 0): cell(records)}, ["cart"], None)
+
+
+def row(lines: list[str], model: str) -> str:
+    """The line of a model with its share."""
+    return next((line for line in lines if line.startswith(f"| {model} |") and "±" in line), "")
+
+
+def test_means_are_over_the_same_worlds() -> None:
+    ours = of_worlds({"popularity": 0.6, "dtrn": [0.7, 0.71, 0.72, 0.73, 0.74]}, (1, 0))
+    told = section(ours + of_worlds({"dmt": [0.69, 0.702]}, (1, 0), 2))
+    assert row(told, "dtrn").startswith("| dtrn | 0.40 ± 0.07 |")
+    assert not row(told, "dmt"), "a mean over two worlds beside one over five"
+    assert "Means over 5 worlds. Not in all of them yet, and so not here: dmt (2)." in told
+    more = of_worlds({"mmoe": [0.9, 0.9, 0.1, 0.1, 0.1]}, (1, 0))
+    told = section([r for r in ours if r["where"]["world"]["seed"] in plan.SEEDS[:2]] + more)
+    assert "0.9000" in row(told, "mmoe"), "over the two worlds that DTRN ran in"
+    assert "Means over 2 worlds." in told
+
+
+def test_an_interval_over_fewer_worlds_is_not_bold() -> None:
+    ours = of_worlds({"dtrn": [0.7, 0.71, 0.72, 0.73, 0.74]}, (1, 0))
+    for seeds, cells in ((2, "+0.0100 (+0.0100 to +0.0100) | 2"), (5, "**+0.0100 (+0.0100 to +0.0100)** | 5")):
+        told = section(ours + of_worlds({"dmt": [0.69, 0.7, 0.71, 0.72, 0.73]}, (1, 0), seeds))
+        assert f"| dmt | {cells} |" in told
+
+
+def test_seconds_of_another_processor_are_not_put_beside() -> None:
+    slow = {"machine": {"cpu": "an old one"}, "seconds": 1000.0, "processor_seconds": 900.0}
+    records = of_worlds({"popularity": 0.6, "dtrn": 0.7}, (1, 0))
+    records = [{**r, **slow} if r["where"]["world"]["seed"] == plan.SEEDS[0] else r for r in records]
+    told = section(records + [{**r, **slow} for r in of_worlds({"dmt": 0.7}, (1, 0))])
+    assert row(told, "dtrn").endswith("| 1,234 (567) | 10 (9) |")  # of four worlds
+    assert row(told, "dmt").endswith("| 1,234 (567) | – |")
 
 
 def test_a_day_of_which_only_an_ablation_is_on_file_is_shown(tmp_path: Path) -> None:
