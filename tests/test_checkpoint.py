@@ -138,6 +138,24 @@ def test_a_loss_that_is_not_a_number_names_epoch_step_and_what_to_try(tmp_path: 
     assert len(json.loads(_metadata(tmp_path)["history"])) == 1  # the whole epoch before is kept
 
 
+def test_weights_that_a_last_step_spoils_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No loss is taken after the last step: what shows it is the scores."""
+    learn, steps = training.learn, []
+
+    def spoiled(network: Any, *arguments: Any) -> Any:
+        loss = learn(network, *arguments)
+        steps.append(1)
+        if len(steps) == 10:
+            with torch.no_grad():
+                network.head.towers.last.bias.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(training, "learn", spoiled)
+    with pytest.raises(ValueError, match=r"after epoch 2 the scores .* are not numbers; lower training\.learning_rate"):
+        fit(tmp_path, terms(epochs=3))
+    assert len(json.loads(_metadata(tmp_path)["history"])) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "first"),
     [

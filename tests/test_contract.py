@@ -25,6 +25,7 @@ SIMULATED = (DATASETS / "simulated.toml").read_text()
             r"time\.zone: 'Asia/Shanghi' is not a time zone; an IANA name such as",
         ),
         (TAOBAO, 'values = ["fav"]', 'value = ["fav"]', r"behaviours\.favourite\.value: no such key"),
+        (TAOBAO, "[training]", "[training]\nwidth = 15", r"training\.width: Input should be a multiple of 2 \(came: 15\)"),
         (TAOBAO, 'values = ["fav"]', 'values = ["cart"]', r"behaviours\.favourite\.values: 'cart' already means 'cart'"),
         (
             TAOBAO,
