@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from assets import lake
 from benchmarks import plan
 from benchmarks.runs import Record
-from benchmarks.standing import Board, Cell, estimate, named_cell
+from benchmarks.standing import Board, Cell, named_cell
 
 OURS, OTHERS = "#c2410c", "#475569"
 
@@ -19,18 +19,20 @@ OURS, OTHERS = "#c2410c", "#475569"
 def shares(boards: Mapping[Cell, Board], path: Path, tasks: Sequence[str]) -> str | None:
     """The share of the reachable gain by model: a row of panels a kind of world, a panel a task. None of no share.
 
-    Each panel has a scale of its own: on one from 0 to 1 all models would be one point.
+    Only of models that ran wherever DTRN did: a mean over two worlds is no neighbour of one over five. Each panel has a scale
+    of its own: on one from 0 to 1 all models would be one point.
     """
     drawn = {cell: board for cell, board in boards.items() if any(board.share(m, t) for m in board.models for t in tasks)}
     if not drawn:
         return None
-    models = list(dict.fromkeys(m for board in drawn.values() for m in board.models if m != "popularity"))[::-1]
+    there = dict.fromkeys(m for board in drawn.values() for m in board.models if m != "popularity" and board.whole(m))
+    models = list(there)[::-1]
     figure = Figure(figsize=(9, 0.8 + len(drawn) * (0.65 + 0.17 * len(models))), layout="constrained")
     panels = figure.subplots(len(drawn), len(tasks), sharey=True, squeeze=False)
     for row, (cell, board) in zip(panels, drawn.items(), strict=True):
         for axes, task in zip(row, tasks, strict=True):
             for height, model in enumerate(models):
-                found = estimate(list(board.share(model, task).values()))
+                found = board.mean(board.share(model, task)) if board.whole(model) else None
                 if found is None:
                     continue
                 colour = OURS if model == plan.OURS else OTHERS

@@ -49,10 +49,6 @@ def large(board: Board, tasks: Sequence[str]) -> Lines:
 def _standings(board: Board, tasks: Sequence[str], rows: Sequence[tuple[str, str]]) -> Lines:
     """By model: share, AUC without label noise (and against drawn labels), parameters, seconds; each over the same worlds."""
     worlds = board.common
-
-    def over(values: Mapping[str, float]) -> Estimate | None:
-        return standing.estimate([values[world] for world in worlds if world in values])
-
     head = [*(f"{task}: share | {task}: AUC (drawn labels)" for task in tasks), COST]
     out = [f"| model | {' | '.join(head)} |", "| --- " * (3 + 2 * len(tasks)) + "|"]
     whole = [row for row in rows if board.whole(*row)]
@@ -60,11 +56,11 @@ def _standings(board: Board, tasks: Sequence[str], rows: Sequence[tuple[str, str
     for model, variant in whole:
         cells = []
         for task in tasks:
-            share, soft, drawn = (over(of(model, task, variant)) for of in (board.share, board.soft, board.sampled))
+            share, soft, drawn = (board.mean(of(model, task, variant)) for of in (board.share, board.soft, board.sampled))
             cells += [_within(share, 2), f"{_mean(soft)} ({_mean(drawn)})"]
         runs = [board.runs(model, variant)[world] for world in worlds]
         out.append(f"| {variant or model} | {' | '.join(cells)} | {_cost(runs, processor)} |")
-    best = [f"1 | {_mean(over(board.best(task)))} ({_mean(over(board.best_sampled(task)))})" for task in tasks]
+    best = [f"1 | {_mean(board.mean(board.best(t)))} ({_mean(board.mean(board.best_sampled(t)))})" for t in tasks]
     out += [f"| *true probabilities* | {' | '.join(best)} | {NONE} | {NONE} |", ""]
     rest = [f"{row[1] or row[0]} ({len(board.runs(*row))})" for row in rows if row not in whole]
     said = f"Means over {len(worlds)} {'world' if len(worlds) == 1 else 'worlds'}."

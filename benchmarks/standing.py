@@ -109,6 +109,10 @@ class Board:
         """The worlds (or the day) that models are averaged over: where DTRN ran; all there are while it ran nowhere."""
         return list(self.runs(plan.OURS)) or list(dict.fromkeys(name for runs in self.by_model.values() for name in runs))
 
+    def mean(self, values: Mapping[str, float]) -> Estimate | None:
+        """The mean of a value a world, over these worlds."""
+        return estimate([values[world] for world in self.common if world in values])
+
     def whole(self, model: str, variant: str = "") -> bool:
         """Whether a model ran in all of these, so that its mean may stand beside another's."""
         return set(self.common) <= set(self.runs(model, variant))
