@@ -159,7 +159,7 @@ def test_a_damaged_artifact_names_the_file_and_the_remedy(folder: Path, name: st
 
 def test_another_format_is_refused(folder: Path) -> None:
     _change(folder, format=99)
-    with pytest.raises(ValueError, match="format 99 came, 4 is what this version reads; retrain the model"):
+    with pytest.raises(ValueError, match="format 99 came, 5 is what this version reads; retrain the model"):
         artifact.load(folder)
 
 

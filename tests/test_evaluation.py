@@ -187,7 +187,7 @@ def test_a_champion_of_another_contract_is_not_compared_and_it_is_said(home: Hom
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 1}, "it is of format 1, and this version of the program reads 4"),
+        ({"format": 1}, "it is of format 1, and this version of the program reads 5"),
         ({"contract": {"name": "shown", "colour": "red"}}, "its contract is of another version of the program"),
     ],
 )
