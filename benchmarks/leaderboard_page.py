@@ -166,7 +166,7 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
         made = [r for r in records if r["model"] == model]
         codes, processors = (_tallied(found) for found in ((r["code"][:6] for r in made), (r["machine"]["cpu"] for r in made)))
         rows.append(f"| {model} | {said} | {by} | {codes} | {processors} |")
-    machines = sorted({f"{r['threads']} thread(s), device {r['device']}" for r in records})
+    run_on = sorted({f"{r['threads']} thread(s), device {r['device']}" for r in records})
     used = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plan.TERMS.items())
     return [
         "## How it was done",
@@ -188,7 +188,7 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
         f"and about {plan.LARGE.impressions:,} impressions a day. Ten days are learned from; the last stops early.",
         "",
         f"Today's code is {measuring.code()[:6]}; `--same-code` makes the runs of other code again. "
-        f"{'; '.join(machines) or 'No run yet'}.",
+        f"{'; '.join(run_on) or 'No run yet'}.",
     ]
 
 

@@ -132,15 +132,10 @@ class Board:
         """By world or day: the AUC against the labels that were drawn."""
         return _values(self.runs(model, variant), lambda r: r["tasks"][task]["auc"])
 
-    def best(self, task: str) -> dict[str, float]:
-        """By world: the best reachable AUC without label noise."""
+    def best(self, task: str, against: str = "best_soft") -> dict[str, float]:
+        """By world: the best reachable AUC without label noise, or (`best_auc`) against the labels that were drawn."""
         runs = {name: run for found in self.by_model.values() for name, run in found.items()}
-        return _values(runs, lambda r: r["tasks"][task].get("best_soft"))
-
-    def best_sampled(self, task: str) -> dict[str, float]:
-        """By world: the AUC of the true probabilities against the labels that were drawn."""
-        runs = {name: run for found in self.by_model.values() for name, run in found.items()}
-        return _values(runs, lambda r: r["tasks"][task].get("best_auc"))
+        return _values(runs, lambda r: r["tasks"][task].get(against))
 
     def share(self, model: str, task: str, variant: str = "") -> dict[str, float]:
         """By world: the share of the reachable gain; only where popularity was scored too and there is something to gain."""

@@ -5,7 +5,6 @@ They are reference rows of the verdict and are never served. Both score raw-key 
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import dataclass
 from datetime import date
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from models.contract import Contract
-from models.requests import NULL_KEY, Ints, Requests
+from models.requests import NULL_KEY, Ints, Requests, shared
 from models.statistics import PRIOR, Statistics, days_of
 
 ROUNDS = 300
@@ -209,9 +208,7 @@ def _same_as_candidate(contract: Contract, requests: Requests, action: int) -> l
     it (of a list: an entry of it); by feature of those that share it and nothing before it. What is missing equals nothing.
     """
     tokens, times = requests.sequences.tokens[action], requests.sequences.times[action]
-    names = dict.fromkeys(contract.item_fields)
-    columns = [[n for n, name in enumerate(contract.item_fields) if name == field] for field in names]
-    kinds = 2 * len(columns) - 1
+    kinds = 2 * len(contract.item_slots) - 1
     out = [np.zeros(len(requests)) if n % 2 == 0 else np.full(len(requests), np.nan) for n in range(2 * kinds)]
     request = requests.request
     for begin in range(0, len(requests), CHUNK):
@@ -220,13 +217,8 @@ def _same_as_candidate(contract: Contract, requests: Requests, action: int) -> l
         sizes = requests.end[request[rows], action] - starts
         row = np.repeat(rows, sizes)
         token = np.repeat(starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes) + np.arange(sizes.sum())
-        own, other = requests.item[row], tokens[token]
-        known = own != NULL_KEY
-        same = [np.logical_or.reduce([(own[:, a] == other[:, b]) & known[:, a] for a in of for b in of]) for of in columns]
-        before = itertools.accumulate(same, np.logical_or)
-        first = [with_it & ~earlier for with_it, earlier in zip(same[1:], before, strict=False)]
-        for kind, shared in enumerate([*same, *first]):
-            hit, when = row[shared], times[token[shared]]
+        for kind, found in enumerate(shared(requests.item[row], tokens[token], contract.item_slots, NULL_KEY)):
+            hit, when = row[found], times[token[found]]
             np.add.at(out[2 * kind], hit, 1.0)
             # Tokens are in time order, so the last assignment to a row is its newest.
             out[2 * kind + 1][hit] = _log_hours(requests.time[request[hit]] - when)

@@ -7,7 +7,6 @@ a token alone is done to all of them at once: they lie end to end, bucket after 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.requests import Ints, Requests
+from models.requests import Ints, Requests, shared
 from models.vocabulary import Rows
 
 EDGES = np.array([2, 4, 8, 16, 32])
@@ -64,9 +63,9 @@ class Batch:
     history; of those that have the candidate's item, and each of its features (of a list: one entry of it); and of those that
     have a feature but the item and no earlier feature: how many there are (count bucket), and how long ago the last of them
     was (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or gap); K is 0 where
-    nobody reads them. place[b, a] is 0 where the history is empty,
-    else 1 + the row of (bucket, n, r) in the buckets' outputs laid end to end; history[u, a] likewise of (bucket, n). told:
-    rows of the statistics of users (U, T) and of items (B, T); no columns where there are none.
+    nobody reads them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in the buckets' outputs
+    laid end to end; history[u, a] likewise of (bucket, n). told: rows of the statistics of users (U, T) and of items (B, T); no
+    columns where there are none.
     """
 
     user_UF: Tensor
@@ -109,7 +108,7 @@ class Loader:
     slots: tuple[int, ...] | None = None
     """Item columns of each field that matches are told of: a list has several. None: each column is a field; (): no matches."""
     bases: Ints = field(init=False)
-    fields: list[slice] = field(init=False)
+    fields: tuple[int, ...] = field(init=False)
     scratch: Ints = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,8 +116,7 @@ class Loader:
         self.bases = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
         ids = [self.requests.user, self.requests.item, *self.requests.sequences.tokens]
         self.scratch = np.empty(1 + max(int(rows[:, 0].max(initial=0)) for rows in ids), np.int64)
-        slots = (1,) * self.requests.item.shape[1] if self.slots is None else self.slots
-        self.fields = [slice(end - count, end) for count, end in zip(slots, itertools.accumulate(slots), strict=True)]
+        self.fields = (1,) * self.requests.item.shape[1] if self.slots is None else self.slots
 
     @cached_property
     def tokens(self) -> NDArray[np.int32]:
@@ -220,23 +218,17 @@ def _gaps(milliseconds: Ints) -> Ints:
     return np.frexp(milliseconds / 1000.0)[1].clip(0, GAPS - 1).astype(np.int64)
 
 
-def _matches(item_NRC: Rows, token_NLC: Rows, fields: list[slice], present_NL: NDArray[np.bool_], gap_NL: Ints) -> Ints:
-    """(N, R, 2·F, 2): count and time-gap bucket of all of the history's events; by field (its columns of C) of those that have
-    an entry of the candidate's; by field but the first of those that have one, and of no field before it.
+def _matches(item_NRC: Rows, token_NLC: Rows, slots: tuple[int, ...], present_NL: NDArray[np.bool_], gap_NL: Ints) -> Ints:
+    """(N, R, 2·F, 2): count and time-gap bucket of all of the history's events, then of those that have what `shared` tells of
+    in common with the candidate; `slots`: columns (of C) of each field.
 
     Row 0, 'unknown', equals nothing. The events are in time order, so the last one is the newest.
     """
     (histories, candidates, _), length = item_NRC.shape, token_NLC.shape[1]
     there = present_NL[:, None, :]
-    same = []
-    for columns in fields:
-        entries = itertools.product(*(range(columns.start, columns.stop),) * 2)
-        own_other = ((item_NRC[:, :, None, mine], token_NLC[:, None, :, theirs]) for mine, theirs in entries)
-        same.append(np.logical_or.reduce([(own == other) & (own != 0) for own, other in own_other]) & there)
-    before = itertools.accumulate(same, np.logical_or)
-    first = [with_it & ~earlier for with_it, earlier in zip(same[1:], before, strict=False)]
-    out = np.empty((histories, candidates, 2 * len(fields), 2), np.int64)
-    for place, of in enumerate([there, *same, *first]):
+    found = shared(item_NRC[:, :, None], token_NLC[:, None], slots, missing=0)
+    out = np.empty((histories, candidates, 2 * len(slots), 2), np.int64)
+    for place, of in enumerate([there, *(same & there for same in found)]):
         count, last = of.sum(-1), length - 1 - of[..., ::-1].argmax(-1)
         gap = np.where(count > 0, gap_NL[np.arange(histories)[:, None], last], 0)
         out[:, :, place, 0], out[:, :, place, 1] = np.frexp(count)[1].clip(0, COUNTS - 1), gap

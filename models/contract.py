@@ -195,6 +195,11 @@ class Contract(Section):
         return ("item", *_repeated(self.item_features))
 
     @property
+    def item_slots(self) -> tuple[int, ...]:
+        """Columns of each field of an item: one, or as many as a list has entries."""
+        return (1, *(feature.slots for feature in self.item_features.values()))
+
+    @property
     def user_fields(self) -> tuple[str, ...]:
         return ("user", *_repeated(self.user_features))
 

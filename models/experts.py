@@ -45,9 +45,8 @@ def mixture(gate_TIE: Tensor, first: nn.Linear, second: Grouped, x_SBI: Tensor |
     given += [x_SBI.sample_BK[None], x_SBI.request_UJ] if isinstance(x_SBI, Split) else [x_SBI]
     kind = gate_TIE.device.type
     apart = (x_SBI.of_B, x_SBI.at) if isinstance(x_SBI, Split) else ()
-    if not torch.is_autocast_enabled(kind):
-        return cast("Tensor", _Mixture.apply(*given, *apart))  # type: ignore[no-untyped-call]
-    given = [x.to(torch.get_autocast_dtype(kind)) for x in given]
+    if torch.is_autocast_enabled(kind):
+        given = [x.to(torch.get_autocast_dtype(kind)) for x in given]
     with torch.autocast(kind, enabled=False):  # a GPU's softmax would be float32, and the products of two kinds are none
         return cast("Tensor", _Mixture.apply(*given, *apart))  # type: ignore[no-untyped-call]
 

@@ -10,6 +10,7 @@ Letters: U requests · B samples · T tasks · A actions · N tokens of one acti
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,19 @@ MASKED = -1
 
 NULL_KEY = np.iinfo(np.int64).min
 """The key of a missing feature; no vocabulary holds it, so it becomes row 0, 'unknown'."""
+
+
+def shared(own: NDArray[Any], other: NDArray[Any], slots: Sequence[int], missing: int) -> list[NDArray[np.bool_]]:
+    """What items have in common, of their columns (…, C), which broadcast: by field, whether an entry of it; then by field but
+    the first, whether an entry of it and none of a field before it. `slots`: columns of each field; `missing` equals nothing.
+    """
+    same, end = [], 0
+    for count in slots:
+        begin, end = end, end + count
+        pairs = ((own[..., a], other[..., b]) for a in range(begin, end) for b in range(begin, end))
+        same.append(np.logical_or.reduce([(mine == theirs) & (mine != missing) for mine, theirs in pairs]))
+    before = itertools.accumulate(same, np.logical_or)
+    return [*same, *(with_it & ~earlier for with_it, earlier in zip(same[1:], before, strict=False))]
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def _run_epoch(
 
 def loader_of(recipe: Recipe, vocabulary: Vocabulary, requests: Requests) -> Loader:
     """Batches, as a network of `recipe` reads them, of raw-key requests."""
-    return Loader(vocabulary.encode(requests), vocabulary.item_slots if recipe.matches else ())
+    return Loader(vocabulary.encode(requests), vocabulary.contract.item_slots if recipe.matches else ())
 
 
 def predict(network: Network, loader: Loader, device: torch.device) -> NDArray[np.float64]:

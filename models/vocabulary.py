@@ -67,24 +67,17 @@ class Vocabulary:
                 keys = keys[keys != NULL_KEY]
                 measure = contract.kind(field) == "number"
                 tables[field] = _edges(keys, contract.features[field].bins) if measure else _distinct(keys)
-        newest_last = np.argsort(np.concatenate([*when, requests.time[requests.request]]), kind="stable")
         return cls(
             contract,
             tables,
-            _last_features(tables["item"], items[newest_last]),
-            _last_features(tables["user"], requests.user[np.argsort(requests.time, kind="stable")]),
+            _last_features(tables["item"], items, [*when, requests.time[requests.request]]),
+            _last_features(tables["user"], requests.user, [requests.time]),
             Statistics.fit(contract, counted) if counted else {},
         )
 
     @cached_property
     def measures(self) -> frozenset[str]:
         return frozenset(name for name in self.contract.features if self.contract.kind(name) == "number")
-
-    @property
-    def item_slots(self) -> tuple[int, ...]:
-        """Columns of each field of an item: one, or as many as a list has entries."""
-        fields = self.contract.item_fields
-        return tuple(fields.count(field) for field in dict.fromkeys(fields))
 
     def sizes(self, fields: tuple[str, ...]) -> list[int]:
         """Embedding rows per field, 'unknown' included."""
@@ -193,12 +186,15 @@ def _ends(ordered: NDArray[Any]) -> NDArray[np.bool_]:
     return np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
 
 
-def _last_features(table: Ints, rows: NDArray[Any]) -> Ints:
-    """For each key of `table`, all that are in `rows`: the features of its last row there (key first, then features)."""
+def _last_features(table: Ints, rows: NDArray[Any], times: list[Ints]) -> Ints:
+    """For each key of `table`, all that are in `rows`: the features of its newest row there (key first, then features).
+
+    `times`: of the rows, in parts; of rows of one moment the last counts.
+    """
     out = np.full((len(table), rows.shape[1] - 1), NULL_KEY, np.int64)
     if not out.size:
         return out
-    order = np.argsort(rows[:, 0], kind="stable")
+    order = np.lexsort((np.concatenate(times), rows[:, 0]))
     last = order[_ends(rows[order, 0])]
     out[np.searchsorted(table, rows[last, 0])] = rows[last, 1:]  # NULL_KEY, the least, is overwritten by the key at place 0
     return out

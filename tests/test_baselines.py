@@ -95,6 +95,34 @@ def test_counted_features_are_those_of_a_loop_over_the_history(chunk: int, monke
         assert math.isnan(got["category"]) if side == NULL_KEY else got["category"] == side
 
 
+def test_of_a_list_one_entry_in_common_is_enough() -> None:
+    tags = {"column": "tags", "kind": "text", "separator": "|", "most": 2}
+    terms = logs.contract(logs.EVENTS, item_features={"tags": tags, "category": "category"})
+    random = np.random.default_rng(8)
+
+    def drawn(rows: int) -> Any:
+        return np.stack([random.integers(0, 9, rows), *(random.choice([0, 1, 2, 3, NULL_KEY], rows) for _ in range(3))], axis=1)
+
+    asked = random_requests(logs.contract(logs.EVENTS), 3, 120)
+    told = replace(asked.sequences, tokens=[drawn(len(rows)) for rows in asked.sequences.tokens])
+    asked = replace(asked, item=drawn(len(asked)), sequences=told)
+    names, x = feature_names(terms), count_features(terms, asked)
+    assert x.shape == (120, len(names))
+    for row, request in enumerate(asked.request):
+        for a, action in enumerate(terms.actions):
+            counts = dict.fromkeys(("same_item", "same_tags", "same_category", "first_same_tags", "first_same_category"), 0)
+            for place in range(asked.start[request, a], asked.end[request, a]):
+                own, other = (set(r[1:3].tolist()) - {NULL_KEY} for r in (asked.item[row], told.tokens[a][place]))
+                item, category = (bool(asked.item[row, c] == told.tokens[a][place, c] != NULL_KEY) for c in (0, 3))
+                common = bool(own & other)
+                counts["same_item"] += item
+                counts["same_tags"] += common
+                counts["same_category"] += category
+                counts["first_same_tags"] += common and not item
+                counts["first_same_category"] += category and not common and not item
+            assert {name: x[row, names.index(f"{action}_{name}_count")] for name in counts} == counts
+
+
 def _agrees(got: dict[str, float], count: str, recency: str, past: list[tuple[int, ...]], now: int) -> None:
     assert got[count] == len(past)
     if past:
