@@ -32,11 +32,21 @@ class Side:
     """A process that trains when told to. Ends with its `with`, or with the benchmark."""
 
     def __init__(
-        self, python: Path, file: str, log: Path, *, items: int, batch: int, seed: int, threads: int, bare: bool = False
+        self,
+        python: Path,
+        file: str,
+        log: Path,
+        *,
+        items: int,
+        batch: int,
+        seed: int,
+        threads: int,
+        bare: bool = False,
+        device: str | None = None,
     ) -> None:
-        """`bare`: without what our commands set in the environment."""
+        """`bare`: without what our commands set in the environment. `device`: where it trains, for a file that has a choice."""
         isolated = "-I" if file == "peer.py" else "-P"  # no folder of the script on the path
-        words = [HERE / "side.py", HERE / file, log, items, batch, seed, threads]
+        words = [HERE / "side.py", HERE / file, log, items, batch, seed, threads, *([device] if device else [])]
         inherited = {name: value for name, value in os.environ.items() if not bare or name not in ENVIRONMENT}
         env = {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
         self.name = f"{file}, {items} items"

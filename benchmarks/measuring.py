@@ -139,7 +139,7 @@ def _fitted(
         "parameters_beside_embeddings": parameters_beside_embeddings(trained.network),
     }
     network, vocabulary = trained.network, trained.vocabulary
-    return Fitted(lambda requests: predict(network, loader_of(network.recipe, vocabulary, requests), torch.device("cpu")), told)
+    return Fitted(lambda requests: predict(network, loader_of(network.recipe, vocabulary, requests)), told)
 
 
 def parameters_beside_embeddings(network: torch.nn.Module) -> int:

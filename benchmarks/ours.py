@@ -18,22 +18,24 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import exposures
+from benchmarks.limits import Work
 from benchmarks.padded import PlainDTRN, collate
 from models import names
-from models.batches import Batch, Loader
+from models.batches import CPU, Batch, Loader
 from models.config import Recipe, named
 from models.contract import Contract
 from models.embeddings import Shape
 from models.heads.mmoe import MMoE
 from models.network import Network
 from models.optimiser import Deferred
+from models.requests import Requests
 from models.training import learn, optimiser_of
 from models.vocabulary import Vocabulary
 
 EXPERTS, EXPERT_WIDTHS, TOWER, WIDTH = 4, (128, 64), 16, 16
 """The same on both sides."""
 
-TOLD = "-told"
+TOLD, PADDED, ON_GPU = "-told", "-padded", "-cuda"
 TERMS = exposures.CONTRACT.training
 Dropout = tuple[float, np.random.Generator]
 
@@ -120,7 +122,7 @@ def plain_step(network: Network, optimiser: torch.optim.Optimizer, batch: Batch,
 
 def train_on(network: Network, optimiser: torch.optim.Optimizer, batches: Iterator[Batch]) -> float:
     """One pass, as the trainer makes it; the mean loss."""
-    weight = torch.ones(network.tasks)
+    weight = torch.ones(network.tasks, device=next(network.parameters()).device)
     if isinstance(optimiser, Deferred):
         losses = [learn(network, optimiser, batch, weight) for batch in batches]
         optimiser.settle()
@@ -132,15 +134,16 @@ def train_on(network: Network, optimiser: torch.optim.Optimizer, batches: Iterat
 class Trainer:
     """The log, encoded, and a network of each name that was asked for."""
 
-    def __init__(self, log: Path, items: int, batch: int, seed: int) -> None:
-        self.batch, self.seed, self.items = batch, seed, items
+    def __init__(self, log: Path, items: int, batch: int, seed: int, device: str = "cpu") -> None:
+        self.batch, self.seed, self.items, self.device = batch, seed, items, torch.device(device)
         raw = exposures.load(log)
         began = time.perf_counter()
         vocabulary = Vocabulary.fit(raw, exposures.CONTRACT)
         fitted = time.perf_counter()
         self.requests = vocabulary.encode(raw)
         encoded = time.perf_counter()
-        self.loader = Loader(self.requests, ())
+        self.shape = shape_of(exposures.CONTRACT, vocabulary, items)
+        self.loader = self._loader(self.requests, (), self.shape)
         order = np.random.default_rng(seed).permutation(len(raw.time))
         next(self.loader.batches(batch, order, (0.1, np.random.default_rng(seed))))
         self.raw = raw  # the trainer holds it as well while it trains
@@ -151,19 +154,29 @@ class Trainer:
             "encode": encoded - fitted,
             "batch": ready - encoded,
         }
-        self.shape = shape_of(exposures.CONTRACT, vocabulary, items)
         self.made: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
 
     @cached_property
     def told(self) -> tuple[Loader, Shape]:
         """The same log with what a model by default is told beside its embeddings, and the shape that it then has."""
         vocabulary = Vocabulary.fit(self.raw, exposures.CONTRACT, [self.raw])
-        return Loader(vocabulary.encode(self.raw)), shape_of(exposures.CONTRACT, vocabulary, self.items)
+        shape = shape_of(exposures.CONTRACT, vocabulary, self.items)
+        return self._loader(vocabulary.encode(self.raw), None, shape), shape
+
+    def _loader(self, requests: Requests, slots: tuple[int, ...] | None, shape: Shape) -> Loader:
+        tables = None if self.device == CPU else (shape.user[0], shape.item[0])
+        return Loader(requests, slots, self.device, tables)
+
+    def work(self, what: str) -> Work:
+        """What a step of the network `what` on the first batch has to do."""
+        network, _ = self._made(what)
+        batch = next(self.loader.batches(self.batch))
+        return Work.of(network, batch, torch.ones(network.tasks, device=self.device))
 
     def pass_over(self, what: str, samples: int, seed: int) -> dict[str, Any]:
         """Train the network `what` on whole requests drawn by `seed`, about `samples` samples of them; how long that took."""
         module, optimiser = self._made(what)
-        run = self._plainly if what == "dtrn-padded" else self._fast
+        run = self._plainly if what.endswith(PADDED) else self._fast
         began, busy = time.perf_counter(), time.process_time()
         random = np.random.default_rng(seed)
         order = random.permutation(len(self.requests.time))
@@ -180,8 +193,8 @@ class Trainer:
     def _made(self, what: str) -> tuple[nn.Module, torch.optim.Optimizer]:
         if what not in self.made:
             shape = self.told[1] if what.endswith(TOLD) else self.shape
-            network = network_of(what.removesuffix("-padded"), shape, self.seed)
-            padded = what == "dtrn-padded"
+            network = network_of(what.removesuffix(PADDED).removesuffix(ON_GPU), shape, self.seed).to(self.device)
+            padded = what.endswith(PADDED)
             made = adam_over_all if padded else optimiser_of
             optimiser = made(network, learning_rate=TERMS.learning_rate, embedding_decay=TERMS.embedding_decay)
             self.made[what] = PlainDTRN(network) if padded else network, optimiser

@@ -72,7 +72,7 @@ def reached(model: str, way: Way, seen: Requests, held_out: Requests, *, rows: i
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(loader.requests.time))
         train_on(network, optimiser, loader.batches(BATCH, order, (network.recipe.id_dropout, random)))
-    scores = predict(network, Loader(vocabulary.encode(held_out), ()), torch.device("cpu"))
+    scores = predict(network, Loader(vocabulary.encode(held_out), ()))
     return [auc(held_out.label[:, task], scores[:, task]) for task in range(scores.shape[1])]
 
 

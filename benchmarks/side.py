@@ -1,4 +1,4 @@
-"""One side of the training benchmark as a process: `python benchmarks/side.py FILE LOG ITEMS BATCH SEED THREADS`.
+"""One side of the training benchmark as a process: `python benchmarks/side.py FILE LOG ITEMS BATCH SEED THREADS [DEVICE]`.
 
 FILE defines `Trainer` (`ours.py`, `peer.py`). It is made of the log; then each line of standard input is one turn, JSON of what
 `pass_over` takes, and is answered by a line of what that gave. While no line comes, the process waits and takes no core, so two
@@ -27,7 +27,7 @@ def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def main(file, log, items, batch, seed, threads):
+def main(file, log, items, batch, seed, threads, *device):
     torch.set_num_threads(int(threads))
 
     def answer(data):
@@ -35,7 +35,7 @@ def main(file, log, items, batch, seed, threads):
 
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # libraries print as they train
-        trainer = module(file).Trainer(Path(log), int(items), int(batch), int(seed))
+        trainer = module(file).Trainer(Path(log), int(items), int(batch), int(seed), *device)
         answer({"first_batch": trainer.first_batch, "versions": versions()})
         for line in sys.stdin:
             answer({**trainer.pass_over(**json.loads(line)), "peak_bytes": peak_bytes()})

@@ -8,6 +8,7 @@ the peak of a fresh process that holds the whole log. When the peer cannot be in
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import sys
@@ -26,14 +27,15 @@ from rich.table import Table
 from assets import lake
 from benchmarks import exposures, machine, quality
 from benchmarks.contest import ENVIRONMENT, ROOT, PeerMissing, Side, peer_python
-from benchmarks.ours import EXPERT_WIDTHS, EXPERTS, TERMS, TOWER, WIDTH
+from benchmarks.limits import Device, reached
+from benchmarks.ours import EXPERT_WIDTHS, EXPERTS, TERMS, TOWER, WIDTH, Trainer
 from models.vocabulary import Vocabulary
 
 RESULTS = ROOT / "benchmarks" / "results" / "train.json"
 PEER_HOME = ROOT / ".dtrn" / "peer"
 PASSES = {
     "mmoe": "ours", "dtrn": "ours", "dtrn+slim": "ours", "mmoe-told": "ours", "dtrn-told": "ours", "mmoe-normed": "ours",
-    "shipped": "peer", "collated": "alike", "dtrn-padded": "padded",
+    "shipped": "peer", "collated": "alike", "dtrn-padded": "padded", "mmoe-cuda": "gpu", "dtrn-cuda": "gpu",
 }  # fmt: skip
 """What is timed → the process that trains it.
 
@@ -65,6 +67,8 @@ COMPARISONS = (
     Comparison("dtrn_slim", "DTRN + slim (a head of a quarter of MMoE's products) ÷ the same", "dtrn+slim", "shipped"),
     Comparison("pooled_told", "MMoE told of matches and statistics, as by default ÷ the same", "mmoe-told", "shipped"),
     Comparison("dtrn_told", "DTRN + MMoE told of them ÷ the same", "dtrn-told", "shipped"),
+    Comparison("pooled_gpu", "MMoE, pooled histories, on the GPU in bfloat16 ÷ ours on the processor", "mmoe-cuda", "mmoe"),
+    Comparison("dtrn_gpu", "DTRN + MMoE on the GPU in bfloat16 ÷ ours on the processor", "dtrn-cuda", "dtrn"),
 )
 PADDED = Comparison("dtrn_vs_padded", "DTRN + MMoE ÷ the plain padded DTRN", "dtrn", "dtrn-padded", (50, None))
 MEMORY, FIRST_BATCH = 0.5, 2.0
@@ -123,14 +127,15 @@ class Sides:
         """A fresh process of PASSES; the peer reads rows, ours the raw keys that a trainer is given."""
         s = self.settings
         terms = {"items": self.items, "batch": s.batch, "seed": s.seed, "threads": s.threads}
-        if side in ("ours", "padded"):
-            return Side(Path(sys.executable), "ours.py", self.raw, **terms)
+        if side in ("ours", "padded", "gpu"):
+            return Side(Path(sys.executable), "ours.py", self.raw, **terms, device="cuda" if side == "gpu" else None)
         assert self.python is not None
         return Side(self.python, "peer.py", self.encoded, **terms, bare=side == "peer")
 
     def passes(self, *, padded: bool) -> list[str]:
         """What is timed here."""
-        there = {"ours": True, "peer": self.python, "alike": self.python, "padded": padded}
+        gpu = torch.cuda.is_available()
+        there = {"ours": True, "peer": self.python, "alike": self.python, "padded": padded, "gpu": gpu}
         return [name for name, side in PASSES.items() if there[side]]
 
     def speeds(self, *, padded: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -150,6 +155,20 @@ class Sides:
                     told = ", ".join(f"{name} {speed(turns[-1]):,.0f}" for name, turns in rounds.items())
                     print(f"  {label(self.items)} items, round {number}, samples/s: {told}", flush=True)
             return rounds, {side: sides[side].ready for side in ("ours", "peer") if side in sides}
+
+    def limits(self, rounds: dict[str, list[dict[str, Any]]], devices: dict[str, Device | None]) -> dict[str, Any]:
+        """{device: {model: how much of what the device allows is reached}}; None where there is no such device."""
+        found: dict[str, Any] = dict.fromkeys(devices)
+        for name, device in devices.items():
+            if device is not None:
+                s = self.settings
+                trainer = Trainer(self.raw, self.items, s.batch, s.seed, name)
+                passes = {"mmoe": "mmoe", "dtrn": "dtrn"} if name == "cpu" else {"mmoe": "mmoe-cuda", "dtrn": "dtrn-cuda"}
+                found[name] = {
+                    model: reached(statistics.median(map(speed, rounds[of])), trainer.work(of), device)
+                    for model, of in passes.items()
+                }
+        return found
 
     def memory(self) -> dict[str, int]:
         """{pass: peak bytes of a process that trained nothing else}."""
@@ -226,7 +245,9 @@ def first_batch_of(ready: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def run(settings: Settings, python: Path | None, missing: str | None) -> dict[str, Any]:
     """Measure everything; `python` is the peer's interpreter, or None and `missing` says why there is no peer."""
     sides: dict[str, Any] = {}
-    logs, peaks, ready = {}, {}, {}
+    logs, peaks, ready, limits = {}, {}, {}, {}
+    gpu = Device.measured(torch.device("cuda"), torch.bfloat16) if torch.cuda.is_available() else None
+    devices = {"cpu": Device.measured(torch.device("cpu"), torch.float32), "cuda": gpu}
     for place, items in enumerate(settings.items):
         name = label(items)
         print(f"{settings.samples:,} samples, {items:,} items", flush=True)
@@ -235,6 +256,7 @@ def run(settings: Settings, python: Path | None, missing: str | None) -> dict[st
             logs[name] = both.log
             rounds, ready[name] = both.speeds(padded=not place)
             peaks[name] = both.memory()
+            limits[name] = both.limits(rounds, devices)
         for comparison in COMPARISONS:
             sides[f"{comparison.name}_{name}"] = compared(comparison, comparison.least[place], rounds)
         if not place:
@@ -263,6 +285,7 @@ def run(settings: Settings, python: Path | None, missing: str | None) -> dict[st
         "ratios": {name: sides[name]["ratio"] for name in sides if name != "first_batch"},
         "first_batch_s": sides["first_batch"]["ours"],
         "sides": sides,
+        "limits": limits,
         "auc": auc,
     }
 
@@ -288,6 +311,16 @@ def table(result: dict[str, Any]) -> Table:
             side["must_be"] or "",
             {True: "ok", False: "below", None: ""}[side["ok"]] if side["must_be"] else "",
         )
+    for items, devices in result["limits"].items():
+        for (device, title), model in itertools.product({"cpu": "the processor", "cuda": "the GPU"}.items(), ("mmoe", "dtrn")):
+            found = (devices[device] or {}).get(model)
+            out.add_row(
+                f"{model} on {title} ÷ what its {found['limit'] if found else 'products or bytes'} allow, {items} items",
+                told(found and found["speed"], "samples/s"),
+                told(found and found["most"], "samples/s"),
+                told(found and found["fraction"], ""),
+                *("", "", "", ""),
+            )
     for model, found in result["auc"]["models"].items():
         low, high = found["interval"]
         means = [float(np.mean(found[way])) for way in quality.WAYS]

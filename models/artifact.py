@@ -54,7 +54,7 @@ class NeuralRanker:
 
     def score(self, requests: Requests) -> NDArray[np.float64]:
         """(B, T) probabilities."""
-        return predict(self.network, loader_of(self.network.recipe, self.vocabulary, requests), torch.device("cpu"))
+        return predict(self.network, loader_of(self.network.recipe, self.vocabulary, requests))
 
 
 def save(folder: Path, name: str, trained: Trained) -> None:

@@ -8,8 +8,7 @@ a token alone is done to all of them at once: they lie end to end, bucket after 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.requests import Ints, Requests, shared
-from models.vocabulary import Rows
 
 EDGES = np.array([2, 4, 8, 16, 32])
 """Bucket k holds lengths up to EDGES[k]; the last one holds the rest."""
@@ -89,58 +87,51 @@ class Batch:
     user_told_UT: Tensor
     item_told_BT: Tensor
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        if device.type == "cpu":
-            return self
 
-        def moved(part: Batch | Bucket) -> dict[str, Any]:
-            return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in vars(part).items()}
-
-        return Batch(**{**moved(self), "buckets": [Bucket(**moved(b)) for b in self.buckets]})
+Dropout = tuple[float, np.random.Generator]
+CPU = torch.device("cpu")
 
 
 @dataclass
 class Loader:
-    """Batches of encoded `requests` (rows, from `Vocabulary.encode`)."""
+    """Batches of encoded `requests` (rows, from `Vocabulary.encode`), which lie on `device` as a whole.
+
+    The processor plans a batch by lengths alone, so it knows every size in it, and a GPU that fills it is never waited for.
+    """
 
     requests: Requests
     slots: tuple[int, ...] | None = None
     """Item columns of each field that matches are told of: a list has several. None: each column is a field; (): no matches."""
-    bases: Ints = field(init=False)
-    fields: tuple[int, ...] = field(init=False)
-    scratch: Ints = field(init=False)
+    device: torch.device = CPU
+    tables: tuple[int, int] | None = None
+    """Rows of the tables of user and item ids, where every batch is to read them all; None: only those that it needs."""
 
     def __post_init__(self) -> None:
-        sizes = [len(t) for t in self.requests.sequences.tokens]
-        self.bases = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-        ids = [self.requests.user, self.requests.item, *self.requests.sequences.tokens]
-        self.scratch = np.empty(1 + max(int(rows[:, 0].max(initial=0)) for rows in ids), np.int64)
-        self.fields = (1,) * self.requests.item.shape[1] if self.slots is None else self.slots
+        given, told = self.requests, self.requests.sequences
+        self.fields = (1,) * given.item.shape[1] if self.slots is None else self.slots
+        self.sizes, self.lengths = np.diff(given.offsets), given.end - given.start
+        self.first = given.start + np.cumsum([0, *map(len, told.tokens)])[:-1]
+        rows = given.user, given.item, given.context, np.concatenate(told.tokens), *(given.told or ())
+        self.user, self.item, self.context, self.tokens, *self.told = map(self._put, rows)
+        self.label, self.times = self._put(given.label), self._put(np.concatenate(told.times))
+        self.eye = torch.eye(len(told.tokens), device=self.device)
+        ids = (rows[:, :1] for rows in (given.user, given.item, *told.tokens))
+        self.scratch = torch.empty(1 + max(int(of.max(initial=0)) for of in ids), dtype=torch.int64)
 
-    @cached_property
-    def tokens(self) -> NDArray[np.int32]:
-        """All actions' tokens end to end, (ΣN, Fi)."""
-        return np.concatenate(self.requests.sequences.tokens)
-
-    @cached_property
-    def times(self) -> Ints:
-        return np.concatenate(self.requests.sequences.times)
+    def _put(self, rows: NDArray[Any]) -> Tensor:
+        return put(torch.from_numpy(np.require(rows, requirements="W")), self.device)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.batches(4096)
 
-    def batches(
-        self, samples: int, order: Ints | None = None, dropout: tuple[float, np.random.Generator] | None = None
-    ) -> Iterator[Batch]:
+    def batches(self, samples: int, order: Ints | None = None, dropout: Dropout | None = None) -> Iterator[Batch]:
         """Batches of about `samples` samples, requests in `order`; `dropout` (rate, generator) turns rows 'unknown'."""
-        for part in self.requests.batches(samples, order):
-            yield self._batch(part, dropout)
+        for chosen in self.requests.chunks(samples, order):
+            yield self._batch(chosen, dropout)
 
-    def _batch(self, part: Requests, dropout: tuple[float, np.random.Generator] | None) -> Batch:
-        sizes, lengths = np.diff(part.offsets), part.end - part.start
-        place, history = (np.zeros((n, lengths.shape[1]), np.int64) for n in (len(part), len(part.time)))
-        match = np.zeros((*place.shape, 2 * len(self.fields), 2), np.int64)
+    def _batch(self, chosen: Ints, dropout: Dropout | None) -> Batch:
+        sizes, lengths = self.sizes[chosen], self.lengths[chosen]
+        samples, actions = int(sizes.sum()), lengths.shape[1]
 
         # Every history that is not empty, those of like length together, an action's after another's.
         action, request = np.nonzero(lengths.T)
@@ -151,102 +142,130 @@ class Loader:
         firsts = np.flatnonzero(np.diff(bucket, prepend=-1))
         counts = np.diff(np.append(firsts, len(bucket)))
         longest, most = (np.maximum.reduceat(n, firsts) if len(firsts) else n for n in (length, size))
+        widths, heights = np.repeat(longest, counts), np.repeat(most, counts)
+        offsets = np.cumsum(sizes) - sizes
+        token, time, sample = self.first[chosen][request, action], self.requests.time[chosen][request], offsets[request]
+        plan = self._put(np.stack([action, request, length, size, widths, heights, token, time, sample]))
+        action_H, request_H, length_H, size_H, width_H, height_H, token_H, time_H, sample_H = plan
+        chosen_U, size_U, shift_U = self._put(np.stack([chosen, sizes, self.requests.offsets[chosen] - offsets]))
 
-        widths = np.repeat(longest, counts)
-        wide, step = _laid_out(widths)
-        present = step < length[wide]
-        token = (self.bases[action] + part.start[request, action])[wide] + np.where(present, step, 0)
-        gap = _gaps(part.time[request][wide] - self.times[token])
-        age = np.where(present, length[wide] - 1 - step, 0)
-        share = present / length[wide]
-        high, turn = _laid_out(np.repeat(most, counts))
-        looks = turn < size[high]
-        candidate = np.where(looks, part.offsets[request][high] + turn, -1)
-        place[candidate[looks], action[high[looks]]] = 1 + np.flatnonzero(looks)
-        history[request, action] = 1 + np.arange(len(request))
+        request_B, turn, begin_U = _laid_out(size_U, samples)
+        row_B = turn + _at(shift_U + begin_U, request_B)
+        history_Q, step, begin_H = _laid_out(width_H, int(widths.sum()))
+        length_Q = _at(length_H, history_Q)
+        present = step < length_Q
+        token_Q = _at(token_H, history_Q) + step * present
+        gap = _gaps(_at(time_H, history_Q) - _at(self.times, token_Q))
+        high, turn, _ = _laid_out(height_H, int(heights.sum()))
+        looks = turn < _at(size_H, high)
+        candidate = torch.where(looks, _at(sample_H, high) + turn, -1)
+        # One row behind all others takes what nobody looks at: to leave it out would be to wait for how much there is.
+        spot = torch.where(looks, candidate * actions + _at(action_H, high), samples * actions)
+        place = self._zeros(samples * actions + 1).index_copy_(0, spot, self._count(len(spot)) + 1)
+        spots = request_H * actions + action_H
+        history = self._zeros(len(chosen) * actions).index_copy_(0, spots, self._count(len(spots)) + 1)
+        item, tokens = _at(self.item, row_B), _at(self.tokens, token_Q)
+        match = self._zeros(samples * actions + 1, 2 * len(self.fields), 2)
 
         buckets: list[Bucket] = []
         begin = row = 0
         for first, count, width, height in zip(firsts, counts, longest.tolist(), most.tolist(), strict=True):
-            tokens, rows = slice(begin, begin + count * width), slice(row, row + count * height)
-            present_NL, candidate_NR = present[tokens].reshape(-1, width), candidate[rows].reshape(-1, height)
-            of = action[first : first + count]
-            there = [(a, n) for a, n in enumerate(np.bincount(of).tolist()) if n]
-            buckets.append(Bucket(torch.from_numpy(present_NL), torch.from_numpy(candidate_NR), there))
+            of, rows = slice(begin, begin + count * width), slice(row, row + count * height)
+            present_NL, candidate_NR = present[of].view(-1, width), candidate[rows].view(-1, height)
+            there = [(a, n) for a, n in enumerate(np.bincount(action[first : first + count]).tolist()) if n]
+            buckets.append(Bucket(present_NL, candidate_NR, there))
             if self.fields:
-                own, theirs = part.item[candidate_NR], self.tokens[token[tokens].reshape(-1, width)]
-                found = _matches(own, theirs, self.fields, present_NL, gap[tokens].reshape(-1, width))
-                looking = looks[rows].reshape(-1, height)
-                match[candidate_NR[looking], np.repeat(of, looking.sum(1))] = found[looking]
-            begin, row = tokens.stop, rows.stop
+                own = _at(item, candidate_NR.flatten().clamp(min=0)).view(*candidate_NR.shape, -1)
+                theirs = tokens[of].view(*present_NL.shape, -1)
+                found = _matches(own, theirs, self.fields, present_NL, gap[of].view(-1, width))
+                match.index_copy_(0, spot[rows], found.flatten(0, 1))
+            begin, row = of.stop, rows.stop
 
-        user, item = _dropped(part.user, dropout), _dropped(part.item, dropout)
-        token_QF = _dropped(self.tokens[token], dropout)
-        tables = np.arange(match.shape[1] * match.shape[2]).reshape(*match.shape[1:3], 1)
-        told = part.told or tuple(np.empty((n, 0), np.int32) for n in (len(user), len(item)))
-        users, items = _localised([user], self.scratch), _localised([item, token_QF], self.scratch)
+        user, item = self._dropped(_at(self.user, chosen_U), dropout), self._dropped(item, dropout)
+        tokens, context = self._dropped(tokens, dropout), self._dropped(_at(self.context, row_B), dropout)
+        tables = self._count(actions * match.shape[1]).view(actions, -1, 1) * (COUNTS + GAPS)
+        label = _at(self.label, row_B)
         return Batch(
-            torch.from_numpy(user),
-            torch.from_numpy(item),
-            torch.from_numpy(_dropped(part.context, dropout)),
-            torch.from_numpy(part.request),
-            torch.from_numpy(part.label.clip(0).astype(np.float32)),
-            torch.from_numpy(part.label >= 0),
-            torch.from_numpy(users),
-            torch.from_numpy(items),
-            torch.from_numpy(token_QF),
-            torch.from_numpy(gap),
-            torch.from_numpy(age),
-            torch.from_numpy(np.eye(lengths.shape[1], dtype=np.float32)[action[wide]]),
-            torch.from_numpy(share),
-            torch.from_numpy(np.cumsum(widths) - widths),
+            user,
+            item,
+            context,
+            request_B,
+            label.clamp(min=0).float(),
+            label >= 0,
+            self._ids(0, [user]),
+            self._ids(1, [item, tokens]),
+            tokens,
+            gap,
+            (length_Q - 1 - step).clamp_(min=0),
+            _at(self.eye, _at(action_H, history_Q)),
+            present / length_Q.double(),
+            begin_H,
             buckets,
-            torch.from_numpy(match + tables * (COUNTS + GAPS) + [0, COUNTS]),
-            torch.from_numpy(place),
-            torch.from_numpy(history),
-            *(torch.from_numpy(rows.astype(np.int64)) for rows in told),
+            match[:-1].view(samples, actions, -1, 2) + torch.cat([tables, tables + COUNTS], dim=-1),
+            place[:-1].view(samples, actions),
+            history.view(len(chosen), actions),
+            *(self._told(rows, at) for rows, at in ((0, chosen_U), (1, row_B))),
         )
 
+    def _told(self, side: int, rows: Tensor) -> Tensor:
+        return _at(self.told[side], rows).long() if self.told else self._zeros(len(rows), 0)
 
-def _laid_out(widths: Ints) -> tuple[Ints, Ints]:
-    """Of runs of these widths laid end to end: which run each place is of, and which place of it."""
-    run = np.repeat(np.arange(len(widths)), widths)
-    return run, np.arange(len(run)) - (np.cumsum(widths) - widths)[run]
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.int64, device=self.device)
+
+    def _count(self, end: int) -> Tensor:
+        return torch.arange(end, device=self.device)
+
+    def _dropped(self, rows: Tensor, dropout: Dropout | None) -> Tensor:
+        """An item without a row is 'unknown', and so is what is dropped; in a type that may be written to."""
+        rows = rows.clamp(min=0).long()
+        if dropout is not None:
+            rate, generator = dropout
+            rows.masked_fill_(self._put(generator.random(rows.shape, np.float32) < rate), 0)
+        return rows
+
+    def _ids(self, side: int, parts: list[Tensor]) -> Tensor:
+        """The distinct ids, ascending, in the first columns of `parts`, which then hold places in them; or all ids."""
+        if self.tables is not None:
+            return self._count(self.tables[side])
+        ordered = np.sort(np.concatenate([p[:, 0].numpy() for p in parts]).astype(np.int32))
+        distinct = torch.from_numpy(ordered[np.diff(ordered, prepend=-1) > 0].astype(np.int64))
+        self.scratch.index_copy_(0, distinct, self._count(len(distinct)))
+        for part in parts:
+            part[:, 0] = _at(self.scratch, part[:, 0])
+        return distinct
 
 
-def _gaps(milliseconds: Ints) -> Ints:
-    return np.frexp(milliseconds / 1000.0)[1].clip(0, GAPS - 1).astype(np.int64)
+def put(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same on `device`; a GPU copies from pinned memory when it comes to it, without a wait here."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _matches(item_NRC: Rows, token_NLC: Rows, slots: tuple[int, ...], present_NL: NDArray[np.bool_], gap_NL: Ints) -> Ints:
+def _at(rows: Tensor, places: Tensor) -> Tensor:
+    return rows.index_select(0, places)
+
+
+def _laid_out(widths: Tensor, total: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of runs of these widths laid end to end, `total`: which run each place is of, which place of it; where each begins."""
+    begin = widths.cumsum(0) - widths
+    run = torch.repeat_interleave(widths, output_size=total)
+    return run, torch.arange(total, device=widths.device) - _at(begin, run), begin
+
+
+def _gaps(milliseconds: Tensor) -> Tensor:
+    return torch.frexp(milliseconds.double() / 1000).exponent.clamp_(0, GAPS - 1).long()
+
+
+def _matches(item_NRC: Tensor, token_NLC: Tensor, slots: tuple[int, ...], present_NL: Tensor, gap_NL: Tensor) -> Tensor:
     """(N, R, 2·F, 2): count and time-gap bucket of all of the history's events, then of those that have what `shared` tells of
     in common with the candidate; `slots`: columns (of C) of each field.
 
-    Row 0, 'unknown', equals nothing. The events are in time order, so the last one is the newest.
+    Row 0, 'unknown', equals nothing. The newest event's gap is the least one, so that the largest of 32 - gap tells it.
     """
-    (histories, candidates, _), length = item_NRC.shape, token_NLC.shape[1]
-    there = present_NL[:, None, :]
+    there = present_NL[:, None].expand(-1, item_NRC.shape[1], -1)
     found = shared(item_NRC[:, :, None], token_NLC[:, None], slots, missing=0)
-    out = np.empty((histories, candidates, 2 * len(slots), 2), np.int64)
-    for place, of in enumerate([there, *(same & there for same in found)]):
-        count, last = of.sum(-1), length - 1 - of[..., ::-1].argmax(-1)
-        gap = np.where(count > 0, gap_NL[np.arange(histories)[:, None], last], 0)
-        out[:, :, place, 0], out[:, :, place, 1] = np.frexp(count)[1].clip(0, COUNTS - 1), gap
-    return out
-
-
-def _dropped(rows: NDArray[np.int32], dropout: tuple[float, np.random.Generator] | None) -> Ints:
-    if dropout is not None:
-        rate, generator = dropout
-        rows = np.where(generator.random(rows.shape, np.float32) < rate, 0, rows)
-    return np.maximum(rows, 0).astype(np.int64)  # an item without a row is 'unknown'
-
-
-def _localised(parts: list[Ints], scratch: Ints) -> Ints:
-    """The distinct ids, ascending, in the first columns of `parts`, which then hold places in them; `scratch` has one an id."""
-    ordered = np.sort(np.concatenate([p[:, 0] for p in parts]).astype(np.int32))
-    distinct = ordered[np.diff(ordered, prepend=-1) > 0].astype(np.int64)
-    scratch[distinct] = np.arange(len(distinct))
-    for part in parts:
-        part[:, 0] = scratch[part[:, 0]]
-    return distinct
+    of = torch.stack([there, *found], dim=2).view(torch.uint8)
+    of *= present_NL[:, None, None].view(torch.uint8)
+    count = torch.frexp(of.sum(-1, dtype=torch.int32).float()).exponent.clamp_(max=COUNTS - 1)
+    newest = (of.mul_((GAPS - gap_NL).to(torch.uint8)[:, None, None])).amax(-1)
+    return torch.stack([count, (GAPS - newest.int()) % GAPS], dim=-1).long()

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.batches import put
+
 LONGEST = 512
 """Steps after which ρ^k no longer adds to a float64 (0.9005^512 < 1e-23)."""
 
@@ -53,22 +55,22 @@ class Deferred(torch.optim.AdamW):
             }
         self.read = [self._rows(table, torch.empty(0, dtype=torch.int64, device=table.device)) for table in tables]
         """By table: the rows of the last `prepare`, and what is in them of the table, m and v as of now."""
-        self._settled()
+        self._settled(0)
 
     def _rows(self, table: nn.Parameter, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         whole = table.detach(), self.state[table]["exp_avg"], self.state[table]["exp_avg_sq"]
         row, m, v = (tensor.index_select(0, rows) for tensor in whole)
         return rows, row, m, v
 
-    def _settled(self) -> None:
-        """Every row is as of this step: of the steps before it nothing is owed."""
-        self.now = self.first = int(self.state[self.tables[0]]["step"])
+    def _settled(self, now: int) -> None:
+        """Every row is as of step `now`: of the steps before it nothing is owed."""
+        self.now = self.first = now
         self.last = [torch.full((len(table),), self.now, device=table.device) for table in self.tables]
         self.owed = torch.zeros(1, dtype=torch.float64)  # S(first + i, now)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._settled()
+        self._settled(int(self.state[self.tables[0]]["step"]))
 
     @torch.no_grad()
     def prepare(self, rows: list[Tensor]) -> None:
@@ -76,7 +78,7 @@ class Deferred(torch.optim.AdamW):
         factors = self._factors()
         self.read = [self._rows(table, read) for table, read in zip(self.tables, rows, strict=True)]
         for table, (read, row, m, v), last in zip(self.tables, self.read, self.last, strict=True):
-            self._catch_up(row, m, v, last[read], factors.to(table))
+            self._catch_up(row, m, v, last[read], put(factors.to(table.dtype), table.device))
             table.index_copy_(0, read, row)
 
     def _factors(self) -> Tensor:
@@ -106,16 +108,14 @@ class Deferred(torch.optim.AdamW):
             state = self.state[table]
             state["step"] += 1
             if gradient is not None:
-                if gradient._nnz() != len(read):  # a table that was read twice has each row twice
-                    gradient = gradient.coalesce()
-                g = gradient._values()
+                g = gradient._values().view(-1, *row.shape).sum(0)  # of a table that was read twice each row twice, in order
                 m.lerp_(g, 1 - self.beta1)
                 v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
                 spread = v.sqrt().div_(math.sqrt(unbiased2)).add_(self.eps)
                 row.mul_(1 - self.share).addcdiv_(m, spread, value=-self.lr / unbiased1)
             for tensor, part in ((table, row), (state["exp_avg"], m), (state["exp_avg_sq"], v)):
                 tensor.index_copy_(0, read, part)
-            last[read] = self.now if gradient is not None else self.now - 1
+            last.index_fill_(0, read, self.now if gradient is not None else self.now - 1)
         self.owed = torch.cat([self.owed * (1 - self.share), torch.zeros(1, dtype=torch.float64)])
         count = min(len(self.owed) - 1, LONGEST)
         recent = torch.arange(count, 0, -1, dtype=torch.float64)  # t - s of all s < t that still count
@@ -129,8 +129,8 @@ class Deferred(torch.optim.AdamW):
         """Bring every row up to date."""
         factors = self._factors()
         for table, last in zip(self.tables, self.last, strict=True):
-            state = self.state[table]
+            state, of_table = self.state[table], put(factors.to(table.dtype), table.device)
             for begin in range(0, len(table), CHUNK):  # small enough to stay in the cache from one factor to the next
                 part = slice(begin, begin + CHUNK)
-                self._catch_up(table[part], state["exp_avg"][part], state["exp_avg_sq"][part], last[part], factors.to(table))
-        self._settled()
+                self._catch_up(table[part], state["exp_avg"][part], state["exp_avg_sq"][part], last[part], of_table)
+        self._settled(self.now)

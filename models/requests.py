@@ -11,8 +11,10 @@ Letters: U requests · B samples · T tasks · A actions · N tokens of one acti
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ NULL_KEY = np.iinfo(np.int64).min
 """The key of a missing feature; no vocabulary holds it, so it becomes row 0, 'unknown'."""
 
 
-def shared(own: NDArray[Any], other: NDArray[Any], slots: Sequence[int], missing: int) -> list[NDArray[np.bool_]]:
+def shared(own: Any, other: Any, slots: Sequence[int], missing: int) -> list[Any]:
     """What items have in common, of their columns (…, C), which broadcast: by field, whether an entry of it; then by field but
     the first, whether an entry of it and none of a field before it. `slots`: columns of each field; `missing` equals nothing.
     """
@@ -34,8 +36,8 @@ def shared(own: NDArray[Any], other: NDArray[Any], slots: Sequence[int], missing
     for count in slots:
         begin, end = end, end + count
         pairs = ((own[..., a], other[..., b]) for a in range(begin, end) for b in range(begin, end))
-        same.append(np.logical_or.reduce([(mine == theirs) & (mine != missing) for mine, theirs in pairs]))
-    before = itertools.accumulate(same, np.logical_or)
+        same.append(reduce(operator.or_, ((mine == theirs) & (mine != missing) for mine, theirs in pairs)))
+    before = itertools.accumulate(same, operator.or_)
     return [*same, *(with_it & ~earlier for with_it, earlier in zip(same[1:], before, strict=False))]
 
 
@@ -162,15 +164,17 @@ class Requests:
             told=None if self.told is None else (self.told[0][requests], self.told[1][rows]),
         )
 
-    def batches(self, samples: int, order: Ints | None = None) -> Iterator[Requests]:
-        """Whole requests, in `order` (default as they stand), about `samples` samples at a time."""
+    def chunks(self, samples: int, order: Ints | None = None) -> list[Ints]:
+        """Whole requests, in `order` (default as they stand), about `samples` samples at a time: their positions."""
         order = np.arange(len(self.time)) if order is None else order
         if not len(order):
-            return
+            return []
         reached = np.cumsum(np.diff(self.offsets)[order])
-        cuts = np.flatnonzero(np.diff((reached - 1) // samples)) + 1
-        for chunk in np.split(order, cuts):
-            yield self.take(chunk)
+        return np.split(order, np.flatnonzero(np.diff((reached - 1) // samples)) + 1)
+
+    def batches(self, samples: int, order: Ints | None = None) -> Iterator[Requests]:
+        """The requests of `chunks`."""
+        return map(self.take, self.chunks(samples, order))
 
 
 def group(user: Ints, time: Ints) -> Ints:

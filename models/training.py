@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.batches import Batch, Loader
+from models.batches import CPU, Batch, Loader
 from models.checkpoint import Checkpoint, Epoch
 from models.config import Recipe
 from models.contract import LEARNED_FROM, Contract
@@ -91,7 +91,7 @@ def train(
         network.to(device)
         optimiser = optimiser_of(network, learning_rate=settings.learning_rate, embedding_decay=settings.embedding_decay)
         weight = torch.tensor([t.weight for t in contract.tasks.values()], device=device)
-        seen, held_out = loader_of(recipe, vocabulary, training), loader_of(recipe, vocabulary, validation)
+        seen, held_out = (loader_of(recipe, vocabulary, part, device) for part in (training, validation))
         entropy = _entropy(validation)
         # What is judged and kept is the mean of the epochs' weights, the newest counting most: a single epoch's are noisy.
         average = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
@@ -100,10 +100,10 @@ def train(
         history, best = state.resume(network, averaged, optimiser)
         while len(history) < settings.epochs and not _stopped(history, settings.patience):
             epoch = len(history) + 1
-            loss = _run_epoch(network, optimiser, seen, contract, weight, device, epoch)
+            loss = _run_epoch(network, optimiser, seen, contract, weight, epoch)
             averaged.update_parameters(network)
             mean = cast("Network", averaged.module)
-            record = _measure(contract, mean, held_out, loss, entropy, device, epoch)
+            record = _measure(contract, mean, held_out, loss, entropy, epoch)
             history.append(record)
             if record.score == min(e.score for e in history):
                 best = {k: v.detach().cpu().clone() for k, v in mean.state_dict().items()}
@@ -124,8 +124,8 @@ def _memory_told(contract: Contract) -> Iterator[None]:
             raise
         lines = told.splitlines()
         raise ValueError(
-            f"the GPU's memory does not suffice for batches of {contract.training.batch_samples} samples ({lines[0]}); "
-            "lower training.batch_samples, or set training.device to 'cpu'"
+            f"the GPU's memory does not suffice for the log and batches of {contract.training.batch_samples} samples "
+            f"({lines[0]}); lower training.batch_samples or training.window_days, or set training.device to 'cpu'"
         ) from None
 
 
@@ -205,7 +205,6 @@ def _run_epoch(
     loader: Loader,
     contract: Contract,
     weight: Tensor,
-    device: torch.device,
     epoch: int,
 ) -> dict[str, float]:
     settings = contract.training
@@ -215,10 +214,10 @@ def _run_epoch(
     losses, known = [], []
     rate = network.recipe.id_dropout
     for batch in loader.batches(settings.batch_samples, order, (rate, random)):
-        losses.append(learn(network, optimiser, batch.to(device), weight))
+        losses.append(learn(network, optimiser, batch, weight))
         known.append(batch.known_BT.sum(0))
     optimiser.settle()
-    steps, labels = torch.stack(losses).double().cpu(), torch.stack(known)
+    steps, labels = torch.stack(losses).double().cpu(), torch.stack(known).cpu()
     wrong = (~steps.isfinite()).nonzero().tolist()
     if wrong:
         step, task = wrong[0]
@@ -230,17 +229,23 @@ def _run_epoch(
     return dict(zip(contract.tasks, mean.tolist(), strict=True))
 
 
-def loader_of(recipe: Recipe, vocabulary: Vocabulary, requests: Requests) -> Loader:
-    """Batches, as a network of `recipe` reads them, of raw-key requests."""
-    return Loader(vocabulary.encode(requests), vocabulary.contract.item_slots if recipe.matches else ())
+def loader_of(recipe: Recipe, vocabulary: Vocabulary, requests: Requests, device: torch.device = CPU) -> Loader:
+    """Batches on `device`, as a network of `recipe` reads them, of raw-key requests.
+
+    A GPU reads its tables of ids as a whole: it has the bandwidth, and to find a batch's distinct ids is to wait for them.
+    """
+    contract = vocabulary.contract
+    user, item = vocabulary.sizes((contract.user_fields[0], contract.item_fields[0]))
+    tables = None if device.type == "cpu" else (user, item)
+    return Loader(vocabulary.encode(requests), contract.item_slots if recipe.matches else (), device, tables)
 
 
-def predict(network: Network, loader: Loader, device: torch.device) -> NDArray[np.float64]:
+def predict(network: Network, loader: Loader) -> NDArray[np.float64]:
     """(B, T) probabilities, samples in the loader's order."""
     network.eval()
     with torch.inference_mode():
-        outs = [torch.sigmoid(network(batch.to(device)).double()).cpu().numpy() for batch in loader]
-    return np.concatenate(outs) if outs else np.empty((0, network.tasks))
+        outs = [torch.sigmoid(network(batch).double()) for batch in loader]
+        return torch.cat(outs).cpu().numpy() if outs else np.empty((0, network.tasks))
 
 
 def _measure(
@@ -249,10 +254,9 @@ def _measure(
     loader: Loader,
     loss: dict[str, float],
     entropy: NDArray[np.float64],
-    device: torch.device,
     epoch: int,
 ) -> Epoch:
-    probabilities, labels = predict(network, loader, device), loader.requests.label
+    probabilities, labels = predict(network, loader), loader.requests.label
     if not np.isfinite(probabilities).all():
         raise ValueError(
             f"after epoch {epoch} the scores of the early-stopping day are not numbers; lower training.learning_rate "

@@ -55,7 +55,7 @@ def test_a_loaded_artifact_scores_as_the_network_that_was_saved(tmp_path: Path, 
     assert scores.shape == (360, 2)
     assert scores.dtype == np.float64
     assert ((scores > 0) & (scores < 1)).all()
-    expected = predict(kept.network, Loader(kept.vocabulary.encode(requests)), torch.device("cpu"))
+    expected = predict(kept.network, Loader(kept.vocabulary.encode(requests)))
     assert np.array_equal(scores, expected)
     assert (ranker.name, ranker.tasks, ranker.contract) == (name, ("click", "buy"), kept.contract)
 

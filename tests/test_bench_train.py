@@ -79,8 +79,9 @@ def test_every_ratio_is_the_quotient_of_the_medians_of_the_rounds_kept(whole: tu
     result, _ = whole
     named = ("pooled", "pooled_alike", "dtrn", "dtrn_slim", "pooled_told", "dtrn_told")
     speeds = {f"{name}_{items}" for name in named for items in ("300", "900")} | {"dtrn_vs_padded"}
-    assert set(result["ratios"]) == speeds | {"memory"}
-    assert set(result["sides"]) == speeds | {"memory", "first_batch"}
+    of_gpu = {f"{name}_gpu_{items}" for name in ("pooled", "dtrn") for items in ("300", "900")}
+    assert set(result["ratios"]) == speeds | of_gpu | {"memory"}
+    assert set(result["sides"]) == speeds | of_gpu | {"memory", "first_batch"}
     for name in speeds:
         side = result["sides"][name]
         assert len(side["rounds"]["ours"]) == len(side["rounds"]["other"]) == TINY["rounds"]
@@ -99,6 +100,27 @@ def test_every_ratio_is_the_quotient_of_the_medians_of_the_rounds_kept(whole: tu
         "pooled_300": ">= 5", "pooled_900": ">= 10", "dtrn_300": ">= 1.2", "dtrn_900": ">= 3", "dtrn_vs_padded": ">= 50",
     }  # fmt: skip
     assert {benchmark.label(items) for items in Settings.items} == {"50k", "1m"}
+
+
+def test_what_a_device_allows_stands_beside_what_was_reached(whole: tuple[dict[str, Any], str]) -> None:
+    result, printed = whole
+    for items in ("300", "900"):
+        for model, side in (("mmoe", "pooled"), ("dtrn", "dtrn")):
+            found = result["limits"][items]["cpu"][model]
+            seconds = {
+                "products": found["flops_per_sample"] / found["device_flops"],
+                "bytes": found["bytes_per_sample"] / found["device_bytes"],
+            }
+            assert found["most"] == pytest.approx(1 / max(seconds.values()))
+            assert seconds[found["limit"]] == max(seconds.values())
+            assert found["speed"] == result["sides"][f"{side}_{items}"]["ours"]
+            assert found["fraction"] == found["speed"] / found["most"]
+    if not torch.cuda.is_available():
+        assert [of["cuda"] for of in result["limits"].values()] == [None, None]
+        assert all(result["sides"][f"{name}_gpu_300"]["ratio"] is None for name in ("pooled", "dtrn"))
+        rows = [line for line in printed.splitlines() if "on the GPU ÷ what its" in line]
+        assert len(rows) == 4
+        assert all(row.count("not measured") == 3 for row in rows)
 
 
 def test_memory_is_the_worst_pair_and_the_first_batch_the_slower_table(whole: tuple[dict[str, Any], str]) -> None:

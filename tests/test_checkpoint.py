@@ -183,7 +183,9 @@ def test_a_gpu_without_memory_is_told_in_one_line_and_whole_epochs_are_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "learn", full)
-        wanted = rf"batches of 200 samples \({first}\); lower training\.batch_samples, or"
+        wanted = (
+            rf"for the log and batches of 200 samples \({first}\); lower training\.batch_samples or training\.window_days, or"
+        )
         with pytest.raises(ValueError, match=wanted) as raised:
             fit(tmp_path / "full", terms(epochs=3))
     assert "\n" not in str(raised.value)

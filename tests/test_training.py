@@ -88,7 +88,7 @@ def test_what_is_recorded_is_what_the_metrics_say_of_the_best_weights(tmp_path: 
     best = min(trained.history, key=lambda e: e.score)
     assert best.epoch < 6
     held_out = shop(contract, VALIDATION, seed=2)
-    p = training.predict(trained.network, Loader(trained.vocabulary.encode(held_out)), torch.device("cpu"))
+    p = training.predict(trained.network, Loader(trained.vocabulary.encode(held_out)))
     relative = []
     for place, task in enumerate(contract.tasks):
         known = held_out.label[:, place] >= 0
