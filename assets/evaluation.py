@@ -214,21 +214,35 @@ def _page(home: Home, manifest: lake.Manifest) -> None:
         part.write_text(verdict_page.render(verdict, origin, made_from), "utf-8")
 
 
-@dg.asset(
-    deps=["samples", *training.REFERENCES], kinds={"html"}, description="Who challenged whom on the judged day, and who won."
-)
-def verdict(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
-    with explained():
-        built = [evaluate(project.home, project.terms, day, context.run.run_id) for day in context.partition_keys]
-    day = context.partition_keys[-1]
-    return dg.MaterializeResult(
-        metadata={
-            "recomputed": sum(judged for _, judged in built),
-            "page": dg.MetadataValue.path(str(project.home.verdict_page(day))),
-            "page_link": dg.MetadataValue.url(project.home.verdict_page(day).as_uri()),
-            **verdict_metadata(read(project.home, day)),
-        }
+VERDICT = "verdict"
+
+
+def verdict(dataset: str, candidates: Sequence[str]) -> dg.AssetsDefinition:
+    """The asset of a data set's verdict, which waits for these candidates.
+
+    Made with all that it waits for: a dependency that Dagster's `map_asset_specs` adds is drawn, and not waited for.
+    """
+
+    @dg.asset(
+        key=[dataset, VERDICT],
+        deps=[[dataset, stage] for stage in ("samples", *training.REFERENCES, *candidates)],
+        kinds={"html"},
+        description="Who challenged whom on the judged day, and who won.",
     )
+    def judged_day(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[Any]:
+        with explained():
+            built = [evaluate(project.home, project.terms, day, context.run.run_id) for day in context.partition_keys]
+        day = context.partition_keys[-1]
+        return dg.MaterializeResult(
+            metadata={
+                "recomputed": sum(judged for _, judged in built),
+                "page": dg.MetadataValue.path(str(project.home.verdict_page(day))),
+                "page_link": dg.MetadataValue.url(project.home.verdict_page(day).as_uri()),
+                **verdict_metadata(read(project.home, day)),
+            }
+        )
+
+    return judged_day
 
 
 def verdict_metadata(verdict: Verdict) -> dict[str, dg.MetadataValue]:
@@ -281,7 +295,7 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-@dg.asset_check(asset=verdict, description="Every measure of every model is defined on the day.")
+@dg.asset_check(asset=VERDICT, description="Every measure of every model is defined on the day.")
 def finite_metrics(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
     with explained():
         found = unmeasured(read(project.home, context.partition_key))
@@ -297,7 +311,7 @@ def finite_metrics(context: dg.AssetCheckExecutionContext, project: Project) -> 
 
 
 @dg.asset_check(
-    asset=verdict, description="The challenger is significantly worse than popularity on no task, and better on one."
+    asset=VERDICT, description="The challenger is significantly worse than popularity on no task, and better on one."
 )
 def challenger_beats_popularity(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
     with explained():

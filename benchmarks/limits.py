@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class Device:
         best = 0.0
         for side in SIDES:
             a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-            best = max(best, 2 * side**3 / _seconds(lambda a=a, b=b: a @ b, device))
+            best = max(best, 2 * side**3 / _seconds(partial(torch.mm, a, b), device))
         source = torch.ones(COPIED // 4, device=device)
         target = torch.empty_like(source)
         return cls(best, 2 * COPIED / _seconds(lambda: target.copy_(source), device))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,14 @@ class NeuralRanker:
     @property
     def tasks(self) -> tuple[str, ...]:
         return self.contract.task_names
+
+    def as_trained(self, window: Requests) -> NeuralRanker:
+        """The same ranker for days of its training: statistics as they were on each, of all samples of its training days.
+
+        An artifact keeps only what is known after them, and tells an earlier day nothing.
+        """
+        statistics = Statistics.fit(self.contract, [window]) if self.vocabulary.statistics else {}
+        return replace(self, vocabulary=replace(self.vocabulary, statistics=statistics))
 
     def score(self, requests: Requests) -> NDArray[np.float64]:
         """(B, T) probabilities."""

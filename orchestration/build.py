@@ -43,12 +43,13 @@ def build(contract: Contract, home: Home, *, source: str, log: str = "") -> dg.D
     warnings.filterwarnings("ignore", message="Asset job daily materializes assets with varying BackfillPolicies")
     prefix, days = contract.name, partitions(contract)
     stages = [module for modules in STAGES.values() for module in modules]
-    candidates = [training.candidate(contract.name, name) for name in contract.training.candidates]
+    made = [training.candidate(contract.name, name) for name in contract.training.candidates]
+    made.append(evaluation.verdict(contract.name, jobs.candidates(contract)))
     groups = {asset.key.path[-1]: name for name, modules in reversed(STAGES.items()) for asset in _assets(modules)}
-    groups |= {asset.key.path[-1]: "training" for asset in candidates}
+    groups |= {evaluation.VERDICT: "evaluation"} | dict.fromkeys(jobs.candidates(contract), "training")
     daily, backfill = jobs.daily(contract), jobs.backfill_history(contract)
     return dg.Definitions(
-        assets=[_attached(asset, contract, days, groups) for asset in (*_assets(stages, prefix), *candidates)],
+        assets=[_attached(asset, contract, days, groups) for asset in (*_assets(stages, prefix), *made)],
         asset_checks=dg.load_asset_checks_from_modules(stages, asset_key_prefix=prefix),
         resources={"project": Project(contract=source, root=str(home.root), log=log)},
         jobs=[daily, backfill],
@@ -85,8 +86,6 @@ def _attached(
         if name == WHOLE:
             return spec
         above = [dep.asset_key for dep in spec.deps]
-        if name == "verdict":
-            above += jobs.keys(contract, jobs.candidates(contract))
         deps = [dg.AssetDep(key, partition_mapping=window(contract, name, key.path[-1])) for key in above]
         return spec.replace_attributes(partitions_def=days, deps=deps)
 

@@ -112,6 +112,8 @@ class _Listener:
             return
         if kind == dg.DagsterEventType.STEP_START:
             self.progress.say(self._named(step))
+        elif kind == dg.DagsterEventType.ENGINE_EVENT and "pool" in event.engine_event_data.metadata:
+            self.progress.say(f"{self._named(step)}: waits for another training in this DTRN_HOME, since one runs at a time")
         elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
             metadata = event.step_materialization_data.materialization.metadata
             told, note = metadata.get("recomputed"), metadata.get("note")

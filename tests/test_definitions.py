@@ -9,6 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
+from dagster._core.execution.api import create_execution_plan
+from dagster._core.execution.plan.outputs import StepOutputHandle
+from dagster._core.execution.plan.plan import ExecutionPlan
 
 from assets import plausibility
 from models.checks import Checks
@@ -265,3 +268,25 @@ def test_two_commands_do_not_work_on_one_data_set_at_once(tmp_path: Path) -> Non
         pass
     with instance.working(home, load("taobao")):
         pass
+
+
+@pytest.mark.parametrize("name", ["simulated", "taobao"])
+def test_a_step_waits_for_every_asset_that_it_is_drawn_below(name: str) -> None:
+    terms = load(name)
+    job = definitions(terms).resolve_job_def("daily")
+    graph = definitions(terms).resolve_asset_graph()
+    plan = create_execution_plan(job)
+    keys = {key: handle.step_key for handle, key in _made_by(plan).items()}
+    waits = {step.key: step.get_execution_dependency_keys() for step in plan.get_steps_to_execute_in_topo_order()}
+    drawn = {(key, above) for key in keys for above in graph.get(key).parent_keys if above in keys and above != key}
+    assert len(drawn) > 20
+    assert {(key, above) for key, above in drawn if keys[above] not in waits[keys[key]]} == set()
+
+
+def _made_by(plan: ExecutionPlan) -> dict[StepOutputHandle, dg.AssetKey]:
+    return {
+        StepOutputHandle(step.key, output.name): output.properties.asset_key
+        for step in plan.get_steps_to_execute_in_topo_order()
+        for output in step.step_outputs
+        if output.properties.asset_key
+    }

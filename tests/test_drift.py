@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -13,14 +15,16 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets import drift, drift_bins, drift_page, lake, outcomes, predictions, registry
-from models import artifact
+from assets import drift, drift_bins, drift_page, lake, outcomes, predictions, registry, samples
+from models import artifact, training
 from models.home import Home
 from models.keys import number_keys, text_key
 from models.requests import NULL_KEY
+from models.vocabulary import Vocabulary
 from models.window import read_requests
 from tests import inbox, logs
 from tests.serving import JUDGED, SHOWN
@@ -168,6 +172,24 @@ def sides(shop: Shop) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     home, ranker, _ = shop
     measured(home, told(shop))
     return drift.reference(home, ranker, SHOWN.training_days(JUDGED)), pd.read_parquet(home.predictions(JUDGED))
+
+
+def test_probabilities_are_held_against_those_that_training_itself_gives_its_early_stopping_day(shop: Shop) -> None:
+    home, ranker, _ = shop
+    network = copy.deepcopy(ranker.network)
+    with torch.no_grad():  # so little training leaves what statistics say near 0
+        for fields in network.bottom.tables():
+            for table in fields.told:
+                table.normal_()
+    ranker = replace(ranker, network=network)
+    days = SHOWN.training_days(JUDGED)
+    held_out = samples.held_out(home, days)
+    fit, stop = read_requests(home, SHOWN, [day for day in days if day != held_out]), read_requests(home, SHOWN, [held_out])
+    vocabulary = Vocabulary.fit(fit, SHOWN, (fit, stop))
+    expected = training.predict(network, training.loader_of(network.recipe, vocabulary, stop))
+    found = drift.reference(home, ranker, days)["prediction"][[f"p_{t}" for t in SHOWN.task_names]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(ranker.score(stop) - expected).max() > 0.01  # the artifact alone, which knows only what came after
 
 
 @pytest.mark.parametrize(
