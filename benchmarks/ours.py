@@ -21,14 +21,13 @@ from benchmarks import exposures
 from benchmarks.limits import Work
 from benchmarks.padded import PlainDTRN, collate
 from models import names
-from models.batches import CPU, Batch, Loader
+from models.batches import Batch, Loader
 from models.config import Recipe, named
 from models.contract import Contract
 from models.embeddings import Shape
 from models.heads.mmoe import MMoE
 from models.network import Network
 from models.optimiser import Deferred
-from models.requests import Requests
 from models.training import learn, optimiser_of
 from models.vocabulary import Vocabulary
 
@@ -142,8 +141,7 @@ class Trainer:
         fitted = time.perf_counter()
         self.requests = vocabulary.encode(raw)
         encoded = time.perf_counter()
-        self.shape = shape_of(exposures.CONTRACT, vocabulary, items)
-        self.loader = self._loader(self.requests, (), self.shape)
+        self.loader = Loader(self.requests, (), self.device)
         order = np.random.default_rng(seed).permutation(len(raw.time))
         next(self.loader.batches(batch, order, (0.1, np.random.default_rng(seed))))
         self.raw = raw  # the trainer holds it as well while it trains
@@ -154,24 +152,19 @@ class Trainer:
             "encode": encoded - fitted,
             "batch": ready - encoded,
         }
+        self.shape = shape_of(exposures.CONTRACT, vocabulary, items)
         self.made: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
 
     @cached_property
     def told(self) -> tuple[Loader, Shape]:
         """The same log with what a model by default is told beside its embeddings, and the shape that it then has."""
         vocabulary = Vocabulary.fit(self.raw, exposures.CONTRACT, [self.raw])
-        shape = shape_of(exposures.CONTRACT, vocabulary, self.items)
-        return self._loader(vocabulary.encode(self.raw), None, shape), shape
-
-    def _loader(self, requests: Requests, slots: tuple[int, ...] | None, shape: Shape) -> Loader:
-        tables = None if self.device == CPU else (shape.user[0], shape.item[0])
-        return Loader(requests, slots, self.device, tables)
+        return Loader(vocabulary.encode(self.raw), None, self.device), shape_of(exposures.CONTRACT, vocabulary, self.items)
 
     def work(self, what: str) -> Work:
-        """What a step of the network `what` on the first batch has to do."""
-        network, _ = self._made(what)
-        batch = next(self.loader.batches(self.batch))
-        return Work.of(network, batch, torch.ones(network.tasks, device=self.device))
+        """What a step of the network `what`, told of no matches, has to do on a batch that is drawn as a pass draws them."""
+        order = np.random.default_rng(self.seed).permutation(len(self.requests.time))
+        return Work.of(network_of(what, self.shape, self.seed), next(Loader(self.requests, ()).batches(self.batch, order)))
 
     def pass_over(self, what: str, samples: int, seed: int) -> dict[str, Any]:
         """Train the network `what` on whole requests drawn by `seed`, about `samples` samples of them; how long that took."""
@@ -197,7 +190,8 @@ class Trainer:
             padded = what.endswith(PADDED)
             made = adam_over_all if padded else optimiser_of
             optimiser = made(network, learning_rate=TERMS.learning_rate, embedding_decay=TERMS.embedding_decay)
-            self.made[what] = PlainDTRN(network) if padded else network, optimiser
+            self.shape = shape_of(exposures.CONTRACT, vocabulary, items)
+        self.made[what] = PlainDTRN(network) if padded else network, optimiser
         return self.made[what]
 
     def _fast(self, network: Network, optimiser: torch.optim.Optimizer, order: Any, random: np.random.Generator) -> float:

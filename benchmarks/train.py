@@ -28,7 +28,7 @@ from assets import lake
 from benchmarks import exposures, machine, quality
 from benchmarks.contest import ENVIRONMENT, ROOT, PeerMissing, Side, peer_python
 from benchmarks.limits import Device, reached
-from benchmarks.ours import EXPERT_WIDTHS, EXPERTS, TERMS, TOWER, WIDTH, Trainer
+from benchmarks.ours import EXPERT_WIDTHS, EXPERTS, ON_GPU, TERMS, TOWER, WIDTH, Trainer
 from models.vocabulary import Vocabulary
 
 RESULTS = ROOT / "benchmarks" / "results" / "train.json"
@@ -158,14 +158,14 @@ class Sides:
 
     def limits(self, rounds: dict[str, list[dict[str, Any]]], devices: dict[str, Device | None]) -> dict[str, Any]:
         """{device: {model: how much of what the device allows is reached}}; None where there is no such device."""
+        trainer = Trainer(self.raw, self.items, self.settings.batch, self.settings.seed)
+        work = {model: trainer.work(model) for model in ("mmoe", "dtrn")}
         found: dict[str, Any] = dict.fromkeys(devices)
         for name, device in devices.items():
             if device is not None:
-                s = self.settings
-                trainer = Trainer(self.raw, self.items, s.batch, s.seed, name)
-                passes = {"mmoe": "mmoe", "dtrn": "dtrn"} if name == "cpu" else {"mmoe": "mmoe-cuda", "dtrn": "dtrn-cuda"}
+                passes = {model: model + ("" if name == "cpu" else ON_GPU) for model in work}
                 found[name] = {
-                    model: reached(statistics.median(map(speed, rounds[of])), trainer.work(of), device)
+                    model: reached(statistics.median(map(speed, rounds[of])), work[model], device)
                     for model, of in passes.items()
                 }
         return found
@@ -292,7 +292,7 @@ def run(settings: Settings, python: Path | None, missing: str | None) -> dict[st
 
 def table(result: dict[str, Any]) -> Table:
     """Ours, the other side, their ratio with the spread of the rounds, what it must be, and whether it is."""
-    out = Table(title="training, float32", title_justify="left")
+    out = Table(title="training; float32, on a GPU bfloat16", title_justify="left")
     out.add_column("")
     for column in ("ours", "other", "ratio", "of rounds", "of processor time", "must be", ""):
         out.add_column(column, justify="right")

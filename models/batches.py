@@ -57,7 +57,7 @@ class Batch:
     The tokens of all H histories lie end to end as the buckets do: token (Q, Fi) rows · gap (Q,) time-gap bucket · age (Q,) 0
     for the newest event · action (Q, A) 1 at its own, else 0 · share (Q,) one over its history's length, 0 of what is no
     event · begin (H,) where those of each history begin. Of ids only these rows are read: users (Nu,), items (Ni,),
-    ascending; the first column of user, item and token is a place in them. match (B, A, K, 2), K = 2·F: of all events of the
+    ascending; the first column of user, item and token is a place in them, or an id where these are None. match (B, A, K, 2), K = 2·F: of all events of the
     history; of those that have the candidate's item, and each of its features (of a list: one entry of it); and of those that
     have a feature but the item and no earlier feature: how many there are (count bucket), and how long ago the last of them
     was (time-gap bucket; 0 where there is none), as rows of one table of every action's (K, count or gap); K is 0 where
@@ -72,8 +72,8 @@ class Batch:
     request_B: Tensor
     label_BT: Tensor
     known_BT: Tensor
-    users: Tensor
-    items: Tensor
+    users: Tensor | None
+    items: Tensor | None
     token_QF: Tensor
     gap_Q: Tensor
     age_Q: Tensor
@@ -96,15 +96,13 @@ CPU = torch.device("cpu")
 class Loader:
     """Batches of encoded `requests` (rows, from `Vocabulary.encode`), which lie on `device` as a whole.
 
-    The processor plans a batch by lengths alone, so it knows every size in it, and a GPU that fills it is never waited for.
+    The processor plans a batch by lengths alone, so it knows every size in it, and a GPU that fills it need not be waited for.
     """
 
     requests: Requests
     slots: tuple[int, ...] | None = None
     """Item columns of each field that matches are told of: a list has several. None: each column is a field; (): no matches."""
     device: torch.device = CPU
-    tables: tuple[int, int] | None = None
-    """Rows of the tables of user and item ids, where every batch is to read them all; None: only those that it needs."""
 
     def __post_init__(self) -> None:
         given, told = self.requests, self.requests.sequences
@@ -112,14 +110,16 @@ class Loader:
         self.sizes, self.lengths = np.diff(given.offsets), given.end - given.start
         self.first = given.start + np.cumsum([0, *map(len, told.tokens)])[:-1]
         rows = given.user, given.item, given.context, np.concatenate(told.tokens), *(given.told or ())
-        self.user, self.item, self.context, self.tokens, *self.told = map(self._put, rows)
-        self.label, self.times = self._put(given.label), self._put(np.concatenate(told.times))
+        self.user, self.item, self.context, self.tokens, *self.told = (_tensor(of).to(self.device) for of in rows)
+        self.label, self.times = (_tensor(of).to(self.device) for of in (given.label, np.concatenate(told.times)))
         self.eye = torch.eye(len(told.tokens), device=self.device)
         ids = (rows[:, :1] for rows in (given.user, given.item, *told.tokens))
         self.scratch = torch.empty(1 + max(int(of.max(initial=0)) for of in ids), dtype=torch.int64)
 
     def _put(self, rows: NDArray[Any]) -> Tensor:
-        return put(torch.from_numpy(np.require(rows, requirements="W")), self.device)
+        """On the device; a GPU copies from pinned memory when it comes to it, without a wait here."""
+        tensor = _tensor(rows)
+        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.batches(4096)
@@ -192,8 +192,8 @@ class Loader:
             request_B,
             label.clamp(min=0).float(),
             label >= 0,
-            self._ids(0, [user]),
-            self._ids(1, [item, tokens]),
+            self._ids([user]),
+            self._ids([item, tokens]),
             tokens,
             gap,
             (length_Q - 1 - step).clamp_(min=0),
@@ -224,10 +224,13 @@ class Loader:
             rows.masked_fill_(self._put(generator.random(rows.shape, np.float32) < rate), 0)
         return rows
 
-    def _ids(self, side: int, parts: list[Tensor]) -> Tensor:
-        """The distinct ids, ascending, in the first columns of `parts`, which then hold places in them; or all ids."""
-        if self.tables is not None:
-            return self._count(self.tables[side])
+    def _ids(self, parts: list[Tensor]) -> Tensor | None:
+        """The distinct ids, ascending, in the first columns of `parts`, which then hold places in them.
+
+        None but on the processor: how many there are would have to be waited for.
+        """
+        if self.device.type != "cpu":
+            return None
         ordered = np.sort(np.concatenate([p[:, 0].numpy() for p in parts]).astype(np.int32))
         distinct = torch.from_numpy(ordered[np.diff(ordered, prepend=-1) > 0].astype(np.int64))
         self.scratch.index_copy_(0, distinct, self._count(len(distinct)))
@@ -236,9 +239,8 @@ class Loader:
         return distinct
 
 
-def put(tensor: Tensor, device: torch.device) -> Tensor:
-    """The same on `device`; a GPU copies from pinned memory when it comes to it, without a wait here."""
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+def _tensor(rows: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.require(rows, requirements="W"))
 
 
 def _at(rows: Tensor, places: Tensor) -> Tensor:
@@ -264,8 +266,11 @@ def _matches(item_NRC: Tensor, token_NLC: Tensor, slots: tuple[int, ...], presen
     """
     there = present_NL[:, None].expand(-1, item_NRC.shape[1], -1)
     found = shared(item_NRC[:, :, None], token_NLC[:, None], slots, missing=0)
-    of = torch.stack([there, *found], dim=2).view(torch.uint8)
-    of *= present_NL[:, None, None].view(torch.uint8)
-    count = torch.frexp(of.sum(-1, dtype=torch.int32).float()).exponent.clamp_(max=COUNTS - 1)
-    newest = (of.mul_((GAPS - gap_NL).to(torch.uint8)[:, None, None])).amax(-1)
-    return torch.stack([count, (GAPS - newest.int()) % GAPS], dim=-1).long()
+    recency = (GAPS - gap_NL).to(torch.uint8)[:, None]
+    counts, newest = [], []
+    for same in (there, *found):  # one by one: of many candidates and long histories all at once would be much
+        of = (same & there).view(torch.uint8)
+        counts.append(of.sum(-1, dtype=torch.int32))
+        newest.append((of * recency).amax(-1))
+    count = torch.frexp(torch.stack(counts, -1).float()).exponent.clamp_(max=COUNTS - 1)
+    return torch.stack([count, (GAPS - torch.stack(newest, -1).int()) % GAPS], dim=-1).long()

@@ -175,9 +175,12 @@ def _places(slots: tuple[int, ...]) -> list[int | slice]:
     return [begin if count == 1 else slice(begin, begin + count) for begin, count in zip(ends, slots, strict=False)]
 
 
-def _read(table: nn.Module, ids: Tensor) -> Tensor:
-    """The rows `ids` of an id's table, once each: its gradient is sparse in just these, which `models.optimiser` goes by."""
-    return F.embedding(ids, _weight(table), sparse=True)
+def _read(table: nn.Module, ids: Tensor | None) -> Tensor:
+    """The rows `ids` of an id's table, once each: its gradient is sparse in just these, which `models.optimiser` goes by.
+
+    None: all rows, and the gradient is of the whole table.
+    """
+    return _weight(table) if ids is None else F.embedding(ids, _weight(table), sparse=True)
 
 
 def _looked_up(table: Tensor, rows: Tensor, columns: int | slice) -> Tensor:

@@ -56,5 +56,5 @@ class Network(nn.Module):
         return self.bottom.id_tables()
 
     def id_rows(self, batch: Batch) -> list[Tensor]:
-        """The rows of each of `id_tables` that the batch reads, distinct."""
+        """The rows of each of `id_tables` that the batch reads, distinct; none where it reads the tables as a whole."""
         return self.bottom.id_rows(batch)

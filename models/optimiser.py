@@ -21,8 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.batches import put
-
 LONGEST = 512
 """Steps after which ρ^k no longer adds to a float64 (0.9005^512 < 1e-23)."""
 
@@ -37,7 +35,8 @@ class Deferred(torch.optim.AdamW):
     """AdamW; the parameters in `tables` have row-sparse gradients, and `share` of every row is taken a step.
 
     A step is `prepare` with the rows that the batch reads, a read of just those, backward, `step`. `settle` brings all rows
-    up to date: before the tables are read as a whole, and before the state is kept.
+    up to date: before the tables are read as a whole, and before the state is kept. Prepared with no table's rows, a step is
+    AdamW's own, of gradients of whole tables: what a GPU has the bandwidth for. One way or the other, for good.
     """
 
     def __init__(self, tables: list[nn.Parameter], rest: Iterable[nn.Parameter], *, lr: float, share: float) -> None:
@@ -49,7 +48,7 @@ class Deferred(torch.optim.AdamW):
         (self.beta1, self.beta2), self.eps = self.defaults["betas"], self.defaults["eps"]
         for table in tables:
             self.state[table] = {
-                "step": torch.zeros(()),
+                "step": torch.zeros((), device=table.device),
                 "exp_avg": torch.zeros_like(table),
                 "exp_avg_sq": torch.zeros_like(table),
             }
@@ -74,11 +73,14 @@ class Deferred(torch.optim.AdamW):
 
     @torch.no_grad()
     def prepare(self, rows: list[Tensor]) -> None:
-        """Bring these rows of each table up to date; ascending, distinct."""
+        """Bring these rows of each table up to date; ascending, distinct. None at all: tables are read as a whole."""
+        if not rows:
+            self.read = []
+            return
         factors = self._factors()
         self.read = [self._rows(table, read) for table, read in zip(self.tables, rows, strict=True)]
         for table, (read, row, m, v), last in zip(self.tables, self.read, self.last, strict=True):
-            self._catch_up(row, m, v, last[read], put(factors.to(table.dtype), table.device))
+            self._catch_up(row, m, v, last[read], factors.to(table))
             table.index_copy_(0, read, row)
 
     def _factors(self) -> Tensor:
@@ -98,6 +100,9 @@ class Deferred(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step of AdamW, of the tables only in the rows of the last `prepare`."""
+        if not self.read:
+            super().step(closure)
+            return
         gradients = [table.grad for table in self.tables]
         for table in self.tables:
             table.grad = None
@@ -127,9 +132,11 @@ class Deferred(torch.optim.AdamW):
     @torch.no_grad()
     def settle(self) -> None:
         """Bring every row up to date."""
+        if self.now == self.first:
+            return
         factors = self._factors()
         for table, last in zip(self.tables, self.last, strict=True):
-            state, of_table = self.state[table], put(factors.to(table.dtype), table.device)
+            state, of_table = self.state[table], factors.to(table)
             for begin in range(0, len(table), CHUNK):  # small enough to stay in the cache from one factor to the next
                 part = slice(begin, begin + CHUNK)
                 self._catch_up(table[part], state["exp_avg"][part], state["exp_avg_sq"][part], last[part], of_table)

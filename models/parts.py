@@ -60,8 +60,8 @@ class Bottom(nn.Module, ABC):
         return [table[0].weight for fields in self.tables() for table in (fields.user, fields.item)]  # type: ignore[misc]
 
     def id_rows(self, batch: Batch) -> list[Tensor]:
-        """The rows of each of `id_tables` that the batch reads, distinct."""
-        return [rows for _ in self.tables() for rows in (batch.users, batch.items)]
+        """The rows of each of `id_tables` that the batch reads, distinct; none where it reads the tables as a whole."""
+        return [rows for _ in self.tables() for rows in (batch.users, batch.items) if rows is not None]
 
 
 class Tabled(Bottom):

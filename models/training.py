@@ -157,11 +157,16 @@ def learn(network: Network, optimiser: Deferred, batch: Batch, weight_T: Tensor)
     """One step on a batch; the loss per task (T,) before it."""
     optimiser.prepare(network.id_rows(batch))
     optimiser.zero_grad(set_to_none=True)
-    with torch.autocast(weight_T.device.type, torch.bfloat16, enabled=weight_T.device.type == "cuda"):
+    with precision(weight_T.device):
         loss, per_task = network.loss(batch, weight_T)
     torch.autograd.backward(loss)
     optimiser.step()
     return per_task.detach()
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """What a forward pass of training runs under: bfloat16 products on a GPU, float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def _check(contract: Contract, training: Requests, validation: Requests) -> None:
@@ -230,14 +235,8 @@ def _run_epoch(
 
 
 def loader_of(recipe: Recipe, vocabulary: Vocabulary, requests: Requests, device: torch.device = CPU) -> Loader:
-    """Batches on `device`, as a network of `recipe` reads them, of raw-key requests.
-
-    A GPU reads its tables of ids as a whole: it has the bandwidth, and to find a batch's distinct ids is to wait for them.
-    """
-    contract = vocabulary.contract
-    user, item = vocabulary.sizes((contract.user_fields[0], contract.item_fields[0]))
-    tables = None if device.type == "cpu" else (user, item)
-    return Loader(vocabulary.encode(requests), contract.item_slots if recipe.matches else (), device, tables)
+    """Batches on `device`, as a network of `recipe` reads them, of raw-key requests."""
+    return Loader(vocabulary.encode(requests), vocabulary.contract.item_slots if recipe.matches else (), device)
 
 
 def predict(network: Network, loader: Loader) -> NDArray[np.float64]:

@@ -180,16 +180,16 @@ def test_probabilities_are_held_against_those_that_training_itself_gives_its_ear
     with torch.no_grad():  # so little training leaves what statistics say near 0
         for fields in network.bottom.tables():
             for table in fields.told:
-                table.normal_()
+                table.normal_(std=3)
     ranker = replace(ranker, network=network)
-    days = SHOWN.training_days(JUDGED)
+    days = SHOWN.training_days("2026-04-03")  # of the window of JUDGED no label is known on the day that stops early
     held_out = samples.held_out(home, days)
     fit, stop = read_requests(home, SHOWN, [day for day in days if day != held_out]), read_requests(home, SHOWN, [held_out])
-    vocabulary = Vocabulary.fit(fit, SHOWN, (fit, stop))
+    vocabulary = replace(ranker.vocabulary, statistics=Vocabulary.fit(fit, SHOWN, (fit, stop)).statistics)
     expected = training.predict(network, training.loader_of(network.recipe, vocabulary, stop))
     found = drift.reference(home, ranker, days)["prediction"][[f"p_{t}" for t in SHOWN.task_names]]
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert np.abs(ranker.score(stop) - expected).max() > 0.01  # the artifact alone, which knows only what came after
+    assert np.abs(ranker.score(stop) - expected).max() > 1e-3  # the artifact alone, which knows only what came after
 
 
 @pytest.mark.parametrize(
