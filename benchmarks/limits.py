@@ -1,12 +1,10 @@
-"""What a step of training could not be faster than on a device, and what the device was measured to do.
+"""What a step of training could not be faster than on a device, as the device was measured, with the products that it makes.
 
-A step has F floating-point operations in its matrix products and B bytes that must move, however well it is written: it takes
-max(F / peak, B / bandwidth) seconds at least (the roofline; Williams, Waterman & Patterson, CACM 2009). Peak and bandwidth are
-measured here, not read off a data sheet: the largest of a few products, and a copy.
-
-B counts what no fusing of operations saves: the batch read once; every tensor kept for the backward pass written once and read
-once; every parameter outside the tables of ids read twice, its gradient written and read, and it and both moments of Adam read
-and written; and of the tables of ids the same for the rows that the batch reads.
+A step makes matrix products of F floating-point operations and has B bytes to move: it takes max(F / peak, B / bandwidth)
+seconds at least (the roofline; Williams, Waterman & Patterson, CACM 2009). F is of the products as they are made, padding
+included, and of nothing else. B is what must move however well operations are fused: the batch read once, and of every
+parameter that it reads, and of its two moments of Adam, a read and a write; of the tables of ids only the rows that are read.
+What passes from one operation to the next is not counted. Both speeds are measured, not read off a data sheet.
 """
 
 from __future__ import annotations
@@ -24,14 +22,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.batches import Batch
 from models.network import Network
 
-SIDES = (512, 1024, 2048, 4096)
+SIDES = {"cpu": (512, 1024, 2048, 4096), "cuda": (4096, 8192, 16384)}
 """Of the square products that a peak is looked for among."""
 
-COPIED = 1 << 28
+COPIED = 1 << 30
 """Bytes of a copy: beyond any cache."""
 
-PASSES = 2 + 2 + 2 * 3
-"""Times that a parameter's bytes move in a step: both passes read it, its gradient is written and read, θ, m, v likewise."""
+CALLS = {"cpu": 1, "cuda": 20}
+"""Calls that are timed together: to start one on a GPU, and to wait for it, is no work of its own."""
+
+TRIES = 5
+MOVED = 2 * 3
+"""Times that a parameter's bytes move in a step: θ, m, v, read and written."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ class Device:
     def measured(cls, device: torch.device, kind: torch.dtype) -> Device:
         """The best of a few tries, products in `kind`."""
         best = 0.0
-        for side in SIDES:
+        for side in SIDES[device.type]:
             a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
             best = max(best, 2 * side**3 / _seconds(partial(torch.mm, a, b), device))
         source = torch.ones(COPIED // 4, device=device)
         target = torch.empty_like(source)
-        return cls(best, 2 * COPIED / _seconds(lambda: target.copy_(source), device))
+        return cls(best, 2 * source.nbytes / _seconds(partial(target.copy_, source), device))
 
 
 @dataclass(frozen=True)
@@ -62,28 +64,17 @@ class Work:
     bytes: int
 
     @classmethod
-    def of(cls, network: Network, batch: Batch, weight_T: Tensor) -> Work:
-        """Counted while the loss and its gradients are worked out once; the weights stay, their gradients are dropped."""
-        kept: dict[int, torch.UntypedStorage] = {}
-
-        def keep(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage
-            return tensor
-
-        formulas = {torch.ops.aten.addmm_: _addmm}
-        with FlopCounterMode(display=False, custom_mapping=formulas) as counted:
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                loss, _ = network.loss(batch, weight_T)
+    def of(cls, network: Network, batch: Batch) -> Work:
+        """Counted on the processor while the loss and its gradients are worked out once; the gradients are dropped."""
+        with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm}) as counted:
+            loss, _ = network.loss(batch, torch.ones(network.tasks))
             torch.autograd.backward(loss)
         network.zero_grad(set_to_none=True)
         given = [x for part in (batch, *batch.buckets) for x in vars(part).values() if isinstance(x, Tensor)]
-        own = {x.untyped_storage().data_ptr() for x in (*given, *network.parameters())}
         ids = {id(table) for table in network.id_tables()}
-        rows = sum(len(read) * table.shape[1] for read, table in zip(network.id_rows(batch), network.id_tables(), strict=True))
-        rest = sum(p.numel() for p in network.parameters() if id(p) not in ids)
-        moved = sum(x.nbytes for x in given) + 2 * sum(storage.nbytes() for place, storage in kept.items() if place not in own)
-        return cls(len(batch.item_BF), counted.get_total_flops(), moved + 4 * PASSES * (rows + rest))
+        read = sum(len(rows) * table.shape[1] for rows, table in zip(network.id_rows(batch), network.id_tables(), strict=True))
+        read += sum(p.numel() for p in network.parameters() if id(p) not in ids)
+        return cls(len(batch.item_BF), counted.get_total_flops(), sum(x.nbytes for x in given) + 4 * MOVED * read)
 
     def most(self, device: Device) -> tuple[float, str]:
         """(samples a second that the device allows, by what)."""
@@ -92,14 +83,14 @@ class Work:
         return self.samples / seconds[by], by
 
 
-def reached(speed: float | None, work: Work, device: Device) -> dict[str, Any]:
+def reached(speed: float, work: Work, device: Device) -> dict[str, Any]:
     """`speed` in samples a second beside what the device allows, and all that this comes from."""
     most, by = work.most(device)
     return {
         "speed": speed,
         "most": most,
         "limit": by,
-        "fraction": None if speed is None else speed / most,
+        "fraction": speed / most,
         "flops_per_sample": work.flops / work.samples,
         "bytes_per_sample": work.bytes / work.samples,
         "device_flops": device.flops,
@@ -113,15 +104,17 @@ def _addmm(own: Any, a: Any, b: Any, *args: Any, out_shape: Any = None, **more: 
     return int(2 * a[0] * a[1] * b[1])
 
 
-def _seconds(work: Callable[[], object], device: torch.device, tries: int = 5) -> float:
-    """The least of a few times, by the clock; a GPU is waited for."""
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The least of a few tries, by the clock, after one that warms up; a GPU is waited for."""
+    calls = CALLS[device.type]
 
     def once() -> float:
         began = time.perf_counter()
-        work()
+        for _ in range(calls):
+            work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - began
+        return (time.perf_counter() - began) / calls
 
     once()
-    return min(once() for _ in range(tries))
+    return min(once() for _ in range(TRIES))

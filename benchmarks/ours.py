@@ -190,7 +190,6 @@ class Trainer:
             padded = what.endswith(PADDED)
             made = adam_over_all if padded else optimiser_of
             optimiser = made(network, learning_rate=TERMS.learning_rate, embedding_decay=TERMS.embedding_decay)
-            self.shape = shape_of(exposures.CONTRACT, vocabulary, items)
         self.made[what] = PlainDTRN(network) if padded else network, optimiser
         return self.made[what]
 

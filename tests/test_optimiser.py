@@ -109,6 +109,21 @@ def test_a_table_that_was_read_twice_steps_by_the_sum_and_one_that_was_not_read_
     torch.testing.assert_close(idle, left, rtol=0, atol=0)
 
 
+def test_a_row_that_was_read_without_a_gradient_goes_on_as_one_that_waits() -> None:
+    table, rest, deferred = start(SHARE)
+    whole = nn.Parameter(table.detach().clone())
+    adamw = torch.optim.AdamW([whole], lr=LR, weight_decay=SHARE / LR)
+    rows = torch.tensor([1, 4])
+    for gradient in (torch.ones(2, WIDTH).double(), None, torch.ones(2, WIDTH).double(), None, None):
+        deferred.prepare([rows])
+        table.grad, rest.grad = None if gradient is None else sparse(rows, gradient), torch.zeros(5).double()
+        whole.grad = torch.zeros(ROWS, WIDTH).double() if gradient is None else sparse(rows, gradient).to_dense()
+        deferred.step()
+        adamw.step()
+    deferred.settle()
+    torch.testing.assert_close(table, whole, rtol=1e-6, atol=1e-8)
+
+
 def test_a_share_beyond_the_whole_row_is_refused() -> None:
     with pytest.raises(ValueError, match=r"embedding_decay .* 1\.5 is not in"):
         start(1.5)
