@@ -190,7 +190,7 @@ class Trainer:
             padded = what.endswith(PADDED)
             made = adam_over_all if padded else optimiser_of
             optimiser = made(network, learning_rate=TERMS.learning_rate, embedding_decay=TERMS.embedding_decay)
-        self.made[what] = PlainDTRN(network) if padded else network, optimiser
+            self.made[what] = PlainDTRN(network) if padded else network, optimiser
         return self.made[what]
 
     def _fast(self, network: Network, optimiser: torch.optim.Optimizer, order: Any, random: np.random.Generator) -> float:

@@ -61,9 +61,9 @@ class Batch:
     K = 2·F: of all events of the history; of those that have the candidate's item, and each of its features (of a list: one
     entry of it); and of those that have a feature but the item and no earlier feature: how many there are (count bucket), and
     how long ago the last of them was (time-gap bucket; 0 where there is none), as rows of one table of every action's (K,
-    count or gap); K is 0 where nobody reads them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket, n, r) in the buckets' outputs
-    laid end to end; history[u, a] likewise of (bucket, n). told: rows of the statistics of users (U, T) and of items (B, T); no
-    columns where there are none.
+    count or gap); K is 0 where nobody reads them. place[b, a] is 0 where the history is empty, else 1 + the row of (bucket,
+    n, r) in the buckets' outputs laid end to end; history[u, a] likewise of (bucket, n). told: rows of the statistics of
+    users (U, T) and of items (B, T); no columns where there are none.
     """
 
     user_UF: Tensor
