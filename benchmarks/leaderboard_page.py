@@ -94,8 +94,8 @@ def _opening(records: Sequence[Record], current: Sequence[Record], boards: Mappi
         "beside each verdict. The best of the family is the one of best mean here, picked after the result, which is hard on "
         "DTRN.",
         "",
-        "Seconds are of training, by the clock on the wall and in brackets by the processor's, of the runs on the processor "
-        "that most of a table's were made on; runs shared the machine.",
+        "Seconds are of training, the median, by the clock on the wall and in brackets by the processor's, of the runs on the "
+        "processor that most of a table's were made on; runs shared the machine.",
         "",
         "No result in these worlds was seen while models, their inputs and their settings were worked on: that was done in "
         f"worlds of other seeds (docs/log.md). Of the real logs, {_seen_days()} were seen then, so what stands here of those "
@@ -187,7 +187,8 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
         f"seeds {', '.join(map(str, plan.SEEDS))}. The large one has {plan.LARGE.users:,} users, {plan.LARGE.items:,} items "
         f"and about {plan.LARGE.impressions:,} impressions a day. Ten days are learned from; the last stops early.",
         "",
-        f"Today's code is {measuring.code()[:6]}; `--same-code` makes the runs of other code again. "
+        f"Today's code is {measuring.code()[:6]}. What lies between the codes of these runs and it changes no figure of theirs "
+        "(docs/log.md, *Runs of other code*); `--same-code` makes them again. "
         f"{'; '.join(run_on) or 'No run yet'}.",
     ]
 

@@ -69,7 +69,7 @@ def _standings(board: Board, tasks: Sequence[str], rows: Sequence[tuple[str, str
 
 
 def _cost(runs: Sequence[Record], processor: str | None) -> str:
-    """Parameters (or trees) and mean training seconds, the latter of runs on this processor; ≥ where a run was resumed, since
+    """Parameters (or trees) and the median of the training seconds, of runs on this processor; ≥ where a run was resumed, since
     only its last part was timed."""
     first = runs[0]
     trees = f"{np.mean([sum(r['trees'].values()) for r in runs]):.0f} trees" if "trees" in first else NONE
@@ -77,7 +77,7 @@ def _cost(runs: Sequence[Record], processor: str | None) -> str:
     timed = [r for r in runs if r["machine"]["cpu"] == processor]
     if not timed:
         return f"{size} | {NONE}"
-    wall, busy = (float(np.mean([r[name] for r in timed])) for name in ("seconds", "processor_seconds"))
+    wall, busy = (float(np.median([r[name] for r in timed])) for name in ("seconds", "processor_seconds"))
     return f"{size} | {'≥ ' if any(r.get('resumed') for r in timed) else ''}{wall:,.0f} ({busy:,.0f})"
 
 

@@ -8,6 +8,7 @@ a token alone is done to all of them at once: they lie end to end, bucket after 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +128,9 @@ class Loader:
     def batches(self, samples: int, order: Ints | None = None, dropout: Dropout | None = None) -> Iterator[Batch]:
         """Batches of about `samples` samples, requests in `order`; `dropout` (rate, generator) turns rows 'unknown'."""
         for chosen in self.requests.chunks(samples, order):
-            yield self._batch(chosen, dropout)
+            with _one_thread():
+                batch = self._batch(chosen, dropout)
+            yield batch
 
     def _batch(self, chosen: Ints, dropout: Dropout | None) -> Batch:
         sizes, lengths = self.sizes[chosen], self.lengths[chosen]
@@ -237,6 +240,17 @@ class Loader:
         for part in parts:
             part[:, 0] = _at(self.scratch, part[:, 0])
         return distinct
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """So many small operations are slower on several threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _tensor(rows: NDArray[Any]) -> Tensor:

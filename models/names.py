@@ -81,8 +81,10 @@ def split(name: str) -> tuple[str, str]:
         every = [*SHORT, *(f"{b}+{h}" for b in bottoms() for h in parts("heads"))]
         near = get_close_matches(name, every, n=1, cutoff=0.75)
         raise ValueError(
-            f"'{name}' is not a model; {', '.join(SHORT)} are, and bottom+head with a bottom of {', '.join(bottoms())} "
-            f"and a head of {', '.join(parts('heads'))}" + (f"; did you mean '{near[0]}'?" if near else "")
+            f"'{name}' is not a model"
+            + (f"; did you mean '{near[0]}'?" if near else ";")
+            + f" {', '.join(SHORT)} are, and bottom+head with a bottom of {', '.join(bottoms())} "
+            f"and a head of {', '.join(parts('heads'))}"
         )
     return bottom, head
 

@@ -310,7 +310,7 @@ def test_the_check_warns_with_the_fields(shop: Shop) -> None:
     result = dg.materialize([asset, drift.no_field_drifted], partition_key=JUDGED, resources={"project": project})
     (check,) = result.get_asset_check_evaluations()
     assert (result.success, check.passed, check.severity) == (True, False, dg.AssetCheckSeverity.WARN)
-    assert str(check.description).startswith("2 fields drifted. Read the day's report (`make reports`")
+    assert str(check.description).startswith("drifted: history_length_view, history_length_buy. Read the day's report (`")
     (made,) = result.asset_materializations_for_node("drift")
     assert "| **drift** | 2 of 10 fields: history_length_view, history_length_buy |" in str(made.metadata["overview"].value)
     assert str(made.metadata["run"].value).endswith(f"{shop[0].drift_project.name}/reports/{shop[0].drift_run(JUDGED).stem}")

@@ -73,7 +73,7 @@ def test_an_unknown_name_says_what_is_known(name: str) -> None:
 
 def test_a_misspelt_name_is_answered_with_the_right_one() -> None:
     for wrong, right in (("dtrn+plee", "dtrn+ple"), ("moe", "mmoe"), ("single_task", "single-task")):
-        with pytest.raises(ValueError, match=f"; did you mean '{re.escape(right)}'\\?$"):
+        with pytest.raises(ValueError, match=f"is not a model; did you mean '{re.escape(right)}'\\? "):
             named(wrong)
     with pytest.raises(ValueError, match=r"stem$"):
         named("gpt")
