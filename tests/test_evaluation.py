@@ -268,14 +268,14 @@ def test_the_asset_and_its_checks_run_in_dagster(home: Home, tmp_path: Path) -> 
     terms = tmp_path / "tiny.toml"
     days = dg.DailyPartitionsDefinition(DAYS[0], end_date="2026-04-03")
     project = _Told(contract=str(terms), root=str(home.root))
-    asset = evaluation.verdict.map_asset_specs(lambda spec: spec.replace_attributes(partitions_def=days))
+    asset = evaluation.verdict("tiny", ()).map_asset_specs(lambda spec: spec.replace_attributes(partitions_def=days))
     result = dg.materialize(
-        [asset, evaluation.finite_metrics, evaluation.challenger_beats_popularity],
+        [asset, *dg.load_asset_checks_from_modules([evaluation], asset_key_prefix="tiny")],
         resources={"project": project},
         partition_key=JUDGED,
         instance=dg.DagsterInstance.ephemeral(),
     )
-    (made,) = result.asset_materializations_for_node("verdict")
+    (made,) = result.asset_materializations_for_node("tiny__verdict")
     assert made.metadata["recomputed"].value == 1
     assert made.metadata["page"].value == str(home.verdict_page(JUDGED))
     table = str(made.metadata["numbers"].value)

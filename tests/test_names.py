@@ -66,8 +66,8 @@ def test_every_bottom_goes_with_every_head() -> None:
 )
 def test_an_unknown_name_says_what_is_known(name: str) -> None:
     bottoms = r"dmt, dmt-plain, .*, dtrn, dtrn-.*, pepnet, .*, pooled, pooled-plain, stem, stem-dmt"
-    known = rf"is not a model; dtrn, dmt, .* bottom\+head with a bottom of {bottoms} and a head of .*single-task"
-    with pytest.raises(ValueError, match=f"^'{re.escape(name)}' {known}"):
+    known = rf"(did you mean '.*'\? )?dtrn, dmt, .* bottom\+head with a bottom of {bottoms} and a head of .*single-task"
+    with pytest.raises(ValueError, match=f"^'{re.escape(name)}' is not a model; {known}"):
         named(name)
 
 
@@ -214,4 +214,4 @@ def test_one_model_is_trained_by_name_though_the_contract_does_not_list_it(
     assert sorted(p.name for p in home.model("ple", "").iterdir()) == ["2024-01-05"]
     assert not home.model("mmoe", "").exists()
     assert "· ple 2024-01-05" in told("train", "--model", "ple")  # nothing changed, so nothing is done
-    assert told("train", "--model", "ple+ple").startswith("dtrn: 'ple+ple' is not a model; dtrn, dmt, mmoe")
+    assert told("train", "--model", "ple+ple").startswith("dtrn: 'ple+ple' is not a model; did you mean ")
