@@ -83,7 +83,7 @@ class Fields(nn.Module):
         read = _read(self.item[0], batch.items)
         tokens = [_looked_up(t, batch.token_QF, c) for t, c in self._item_tables(read)]
         user_UFD, candidate_BFD = self._looked_up(batch, read)
-        return torch.cat([user_UFD[batch.request_B], candidate_BFD], dim=1), torch.stack(tokens).sum(0)
+        return torch.cat([taken(user_UFD, batch.request_B), candidate_BFD], dim=1), torch.stack(tokens).sum(0)
 
     def pooled(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """(U, Fu, D): user fields; (B, F - Fu, D): item and context fields; (U, A, D): the mean of each history's tokens.
@@ -94,7 +94,7 @@ class Fields(nn.Module):
         share_Q = batch.share_Q.to(read.dtype)
         bags = [_bags(t, batch.token_QF, c, share_Q, batch.begin_H) for t, c in self._item_tables(read)]
         means = torch.stack(bags).sum(0)
-        means = torch.cat([means.new_zeros(1, means.shape[1]), means])[batch.history_UA]
+        means = taken(torch.cat([means.new_zeros(1, means.shape[1]), means]), batch.history_UA)
         return *self._looked_up(batch, read), means
 
     def _item_tables(self, read: Tensor) -> list[tuple[Tensor, int | slice]]:
@@ -113,8 +113,8 @@ class Fields(nn.Module):
 
     def ids(self, batch: Batch) -> Tensor:
         """(B, 2·D): the embeddings of the user's and of the item's id."""
-        user = _read(self.user[0], batch.users)[batch.user_UF[batch.request_B, 0]]
-        item = _read(self.item[0], batch.items)[batch.item_BF[:, 0]]
+        user = taken(_read(self.user[0], batch.users), batch.user_UF[batch.request_B, 0])
+        item = taken(_read(self.item[0], batch.items), batch.item_BF[:, 0])
         return torch.cat([user, item], dim=-1)
 
     def candidate(self, fields_BFD: Tensor) -> Tensor:
@@ -155,6 +155,12 @@ class Matches(nn.Module):
         told = F.embedding_bag(batch.match_BAK2.flatten(2).flatten(0, 1), self.table, mode="sum")
         told = told.view(*batch.place_BA.shape, -1)
         return told * (batch.place_BA > 0).unsqueeze(-1)
+
+
+def taken(rows: Tensor, places: Tensor) -> Tensor:
+    """rows[places], of which the gradient is added up in one order: that of an index adds as threads come, and so differently
+    from one run to the next."""
+    return F.embedding(places, rows.flatten(1)).view(*places.shape, *rows.shape[1:])
 
 
 def of_action(values_AD: Tensor, action_QA: Tensor) -> Tensor:

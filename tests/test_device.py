@@ -161,6 +161,28 @@ def test_tables_read_as_a_whole_come_to_the_same_weights(name: str, vocabulary: 
         torch.testing.assert_close(value, weights[1][key], atol=1e-5, rtol=1e-5, msg=key)
 
 
+@pytest.mark.parametrize("name", ["mmoe", "dtrn", "pepnet"])
+def test_a_step_on_two_threads_is_the_same_each_time(name: str, vocabulary: tuple[Any, Vocabulary]) -> None:
+    requests, fitted = vocabulary
+    network = Network(recipe_of(name), Shape.of(exposures.CONTRACT, fitted))
+    batch = next(iter(training.loader_of(network.recipe, fitted, requests)))
+    assert len(batch.item_BF) * 2 * 16 > 2**16  # enough for torch to share the work out
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = [_gradients(network, batch) for _ in range(6)]
+    finally:
+        torch.set_num_threads(before)
+    for key, value in found[0].items():
+        assert all(torch.equal(value, other[key]) for other in found[1:]), key
+
+
+def _gradients(network: Network, batch: Batch) -> dict[str, Tensor]:
+    network.zero_grad()
+    torch.autograd.backward(network.loss(batch, torch.ones(3))[0])
+    return {name: p.grad.to_dense().clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("name", MODELS)
 def test_torch_itself_sees_no_wait_on_a_gpu(name: str, vocabulary: tuple[Any, Vocabulary]) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from models.batches import Batch
+from models.embeddings import taken
 from models.parts import Split, Tabled
 
 
@@ -15,8 +16,8 @@ class Pooled(Tabled):
     def forward(self, batch: Batch) -> Tensor:
         """(1, B, F·D)."""
         user, candidate, means = self.fields.pooled(batch)
-        interests = self.matched(means[batch.request_B], batch)
-        return torch.cat([user[batch.request_B], candidate, interests], dim=1).flatten(1)[None]
+        interests = self.matched(taken(means, batch.request_B), batch)
+        return torch.cat([taken(user, batch.request_B), candidate, interests], dim=1).flatten(1)[None]
 
     def split(self, batch: Batch) -> Split | None:
         """User and histories are the request's, unless what matches tell is added to the latter."""
