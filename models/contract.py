@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import tomllib
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, model_validator
 
 from models.checks import Checks
+from models.days import Days
 from models.sections import (
     Behaviour,
     Calendar,
@@ -63,7 +61,7 @@ class ContractError(ValueError):
     """A contract that cannot be used; the message names file, key, what is wrong and what would be right."""
 
 
-class Contract(Section):
+class Contract(Days, Section):
     name: Name
     description: str = ""
     shape: Literal["events", "exposures"]
@@ -260,82 +258,6 @@ class Contract(Section):
         own = [self.columns.user, self.columns.item, self.time.column, self.columns.behaviour]
         features = [feature.column for feature in self.log_features.values()]
         return tuple(dict.fromkeys(c for c in (*own, *features, *self.label_columns) if c))
-
-    # time
-
-    @property
-    def zone(self) -> ZoneInfo:
-        return ZoneInfo(self.time.zone)
-
-    def day_start(self, day: date | str) -> int:
-        """Epoch milliseconds of the local midnight that opens `day`."""
-        day = date.fromisoformat(day) if isinstance(day, str) else day
-        return round(datetime.combine(day, time(), self.zone).timestamp() * 1000)
-
-    def day_end(self, day: date | str) -> int:
-        day = date.fromisoformat(day) if isinstance(day, str) else day
-        return self.day_start(day + timedelta(days=1))
-
-    def day_of(self, time_ms: int) -> date:
-        """The local day that holds a moment."""
-        return datetime.fromtimestamp(time_ms / 1000, self.zone).date()
-
-    @property
-    def horizon_days(self) -> int:
-        """Calendar days after its own until a sample's labels are known: the longest horizon, in days begun.
-
-        Days and not hours, so that every day has its turn also where the clocks change (`known_before`).
-        """
-        return max(math.ceil(task.horizon_hours / 24) for task in self.tasks.values())
-
-    def wait_ms(self, hours: float, day: date | str) -> int:
-        """From a moment of local `day` to `hours` later; on a log of days: to the start of so many whole days later."""
-        if self.time.resolution != "day":
-            return round(3_600_000 * hours)
-        day = date.fromisoformat(day) if isinstance(day, str) else day
-        return self.day_start(day + timedelta(days=hours // 24)) - self.day_start(day)
-
-    def label_days(self, day: date | str) -> list[str]:
-        """The days that hold the labels of `day`'s samples: itself and the `horizon_days` after it."""
-        day = date.fromisoformat(day) if isinstance(day, str) else day
-        return [str(day + timedelta(days=n)) for n in range(self.horizon_days + 1)]
-
-    def known_before(self, hours: float, day: date | str) -> int:
-        """Epoch ms: labels of `day` with this horizon are known when its `label_days` end, if their samples are before this.
-
-        All are, unless clocks that go forward make those days shorter than the horizon: then the last hour's are not.
-        """
-        return self.day_end(self.label_days(day)[-1]) - self.wait_ms(hours, day)
-
-    def days(self, last: date | None = None) -> list[str]:
-        """The calendar's days up to `last_day` or `last`, the earlier of the two that are given."""
-        ends = [d for d in (last, self.calendar.last_day) if d is not None]
-        if not ends:
-            raise ValueError("a calendar without last_day needs the last day of the log")
-        return [str(self.calendar.first_day + timedelta(days=n)) for n in range((min(ends) - self.calendar.first_day).days + 1)]
-
-    def mature(self, day: date | str, last_ingested: date | str) -> bool:
-        """Whether every label of `day`'s samples is known once `last_ingested` and all days before it are in."""
-        return self.label_days(day)[-1] <= str(last_ingested)
-
-    def training_days(self, judged_day: date | str) -> list[str]:
-        """Days of samples for training and, last, for early stopping: those whose `label_days` end before `judged_day`."""
-        judged = date.fromisoformat(judged_day) if isinstance(judged_day, str) else judged_day
-        newest = judged - timedelta(days=1 + self.horizon_days)
-        oldest = max(self.calendar.first_day, newest - timedelta(days=self.training.window_days - 1))
-        return [str(oldest + timedelta(days=n)) for n in range((newest - oldest).days + 1)]
-
-    def history_days(self, first: date | str, last: date | str) -> list[str]:
-        """Calendar days whose events may stand in the history of a sample of `first`…`last`."""
-        oldest = date.fromisoformat(str(first)) - timedelta(days=self.histories.days)
-        newest = date.fromisoformat(str(last))
-        oldest = max(oldest, self.calendar.first_day)
-        return [str(oldest + timedelta(days=n)) for n in range((newest - oldest).days + 1)]
-
-    def history_start(self, day: date | str) -> int:
-        """Epoch ms: the oldest moment that a history of a sample of `day` may reach."""
-        day = date.fromisoformat(day) if isinstance(day, str) else day
-        return self.day_start(day - timedelta(days=self.histories.days))
 
     def digest(self, *sections: str) -> str:
         """Content hash of the named sections (all when none is named): a stage depends on what it reads, no more."""

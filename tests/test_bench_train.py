@@ -25,7 +25,8 @@ from benchmarks import train as benchmark
 from benchmarks.contest import ROOT, PeerMissing, Side, peer_python
 from benchmarks.ours import NormedMMoE, Trainer, network_of, recipe_of, shape_of
 from benchmarks.padded import PlainDTRN, collate
-from benchmarks.train import Settings, table
+from benchmarks.ratios import COMPARISONS, compared, table
+from benchmarks.train import Settings
 from models.batches import Loader
 from models.config import RECIPES, named
 from models.embeddings import Shape
@@ -187,9 +188,9 @@ def test_a_ratio_that_falls_short_is_told_as_it_is(whole: tuple[dict[str, Any], 
         "mmoe": [{"samples": 490, "seconds": 1.0, "processor_seconds": 2.0}] * 3,
         "shipped": [{"samples": 100, "seconds": 1.0, "processor_seconds": 1.0}] * 3,
     }
-    short = benchmark.compared(benchmark.COMPARISONS[0], 5, rounds)
+    short = compared(COMPARISONS[0], 5, rounds)
     assert (short["ratio"], short["by_processor_time"]["ratio"], short["ok"]) == (4.9, 2.45, False)
-    assert benchmark.compared(benchmark.COMPARISONS[0], 4.9, rounds)["ok"]
+    assert compared(COMPARISONS[0], 4.9, rounds)["ok"]
     console = Console(width=200, record=True)
     console.print(table({**result, "sides": {"pooled_300": short}, "auc": {**result["auc"], "models": {}}}))
     assert "below" in console.export_text()
