@@ -368,11 +368,10 @@ def drift(context: dg.AssetExecutionContext, project: Project) -> dg.Materialize
 
 @dg.asset_check(asset=drift, description="No field of the served day lies outside what the champion was trained on.")
 def no_field_drifted(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
-    found = [f"{d}: {f}" for d in context.partition_keys for f in lake.require(project.home, "drift", d).detail["drifted"]]
-    fields = list(dict.fromkeys(name.partition(": ")[2] for name in found))
+    found = [(d, f) for d in context.partition_keys for f in lake.require(project.home, "drift", d).detail["drifted"]]
     return dg.AssetCheckResult(
         passed=not found,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"drifted: {', '.join(fields)}. {DRIFTED}" if found else None,
-        metadata={"expected": "none", "actual": ", ".join(found) or "none"},
+        description=f"drifted: {', '.join(dict.fromkeys(field for _, field in found))}. {DRIFTED}" if found else None,
+        metadata={"expected": "none", "actual": ", ".join(f"{day}: {field}" for day, field in found) or "none"},
     )

@@ -78,7 +78,7 @@ def angles(recipe: Recipe, contract: Contract, training: Requests, epochs: int, 
     optimiser = optimiser_of(network, learning_rate=settings.learning_rate, embedding_decay=settings.embedding_decay)
     weight = torch.tensor([t.weight for t in contract.tasks.values()])
     loader = loader_of(recipe, vocabulary, training)
-    steps = epochs * sum(1 for _ in loader.requests.batches(settings.batch_samples))
+    steps = epochs * len(loader.requests.chunks(settings.batch_samples))
     looks = {round(n * (steps - 1) / (POINTS - 1)) for n in range(POINTS)}
     pairs = list(itertools.combinations(range(network.tasks), 2))
     names = list(contract.tasks)

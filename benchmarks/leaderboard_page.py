@@ -187,8 +187,8 @@ def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
         f"seeds {', '.join(map(str, plan.SEEDS))}. The large one has {plan.LARGE.users:,} users, {plan.LARGE.items:,} items "
         f"and about {plan.LARGE.impressions:,} impressions a day. Ten days are learned from; the last stops early.",
         "",
-        f"Today's code is {measuring.code()[:6]}. What lies between the codes of these runs and it changes no figure of theirs "
-        "(docs/log.md, *Runs of other code*); `--same-code` makes them again. "
+        f"Today's code is {measuring.code()[:6]}; what was held of code between that of these runs and it says docs/log.md "
+        "(*Runs of other code*), and `--same-code` makes them again. "
         f"{'; '.join(run_on) or 'No run yet'}.",
     ]
 

@@ -36,7 +36,6 @@ EXPERTS, EXPERT_WIDTHS, TOWER, WIDTH = 4, (128, 64), 16, 16
 
 TOLD, PADDED, ON_GPU = "-told", "-padded", "-cuda"
 TERMS = exposures.CONTRACT.training
-Dropout = tuple[float, np.random.Generator]
 
 
 class NormedMMoE(MMoE):
@@ -200,7 +199,7 @@ class Trainer:
     def _plainly(self, plain: PlainDTRN, optimiser: torch.optim.Optimizer, order: Any, random: np.random.Generator) -> float:
         del random
         losses = []
-        for part in self.requests.batches(self.batch, order):
+        for part in map(self.requests.take, self.requests.chunks(self.batch, order)):
             optimiser.zero_grad(set_to_none=True)
             loss = plain.loss(collate(part, exposures.LENGTH))
             loss.backward()

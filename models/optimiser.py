@@ -113,7 +113,9 @@ class Deferred(torch.optim.AdamW):
             state = self.state[table]
             state["step"] += 1
             if gradient is not None:
-                g = gradient._values().view(-1, *row.shape).sum(0)  # of a table that was read twice each row twice, in order
+                if gradient._nnz() != len(read):  # a table that was read twice has each row twice
+                    gradient = gradient.coalesce()
+                g = gradient._values()
                 m.lerp_(g, 1 - self.beta1)
                 v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
                 spread = v.sqrt().div_(math.sqrt(unbiased2)).add_(self.eps)

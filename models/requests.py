@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -171,10 +171,6 @@ class Requests:
             return []
         reached = np.cumsum(np.diff(self.offsets)[order])
         return np.split(order, np.flatnonzero(np.diff((reached - 1) // samples)) + 1)
-
-    def batches(self, samples: int, order: Ints | None = None) -> Iterator[Requests]:
-        """The requests of `chunks`."""
-        return map(self.take, self.chunks(samples, order))
 
 
 def group(user: Ints, time: Ints) -> Ints:

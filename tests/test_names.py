@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +183,21 @@ def test_the_pages_example_is_a_head_like_any_other(tmp_path: Path, monkeypatch:
         require_the_same(network, encoded(sizes, 1), sizes.tasks)
 
 
+@contextmanager
+def trained_elsewhere(home: Home, seconds: float) -> Iterator[None]:
+    """Another run of this home holds the pool for a while."""
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default("gpu")
+        assert storage.claim_concurrency_slot("gpu", "another", "training").is_claimed
+        timer = threading.Timer(seconds, storage.free_concurrency_slot_for_step, ("another", "training"))
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.join()
+
+
 def test_one_model_is_trained_by_name_though_the_contract_does_not_list_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +222,10 @@ def test_one_model_is_trained_by_name_though_the_contract_does_not_list_it(
         return printed.out + printed.err
 
     told("backfill", "--log", str(tmp_path / "in"))
+    with trained_elsewhere(home, seconds=3):
+        out = told("train", "--model", "shared-bottom")
+    assert "… shared_bottom 2024-01-05: waits for another training in this DTRN_HOME" in out
+    assert "✓ shared_bottom 2024-01-05" in out
     out = told("train", "--model", "pooled+ple")
     assert re.search(r"✓ ple 2024-01-05 +[\d.]+ s +epoch [12] of 2 kept, validation score \d\.\d{4}", out), out
     day = re.search(r"ple for 2024-01-05: [\d,]+ parameters, epoch [12] of 2 kept; on its early-stopping day (\S+):", out)
