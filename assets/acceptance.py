@@ -108,7 +108,10 @@ def _said(check: Check, wrong: Outcome) -> str:
     days: dict[tuple[str, str], list[str]] = {}
     for day, (expected, actual) in wrong.items():
         days.setdefault((str(expected), str(actual)), []).append(day)
-    told = "\n".join(f"{_span(found)}: expected {expected}, found {actual}" for (expected, actual), found in days.items())
+    lines = [f"{_span(found)}: expected {expected}, found {actual}" for (expected, actual), found in days.items()]
+    if (more := len(lines) - plausibility.SHOWN) > 0:
+        lines[plausibility.SHOWN :] = [f"and {more} more"]
+    told = "\n".join(lines)
     # A block says what to do itself, since every reader of the day is told it.
     return told if check is bad_rows_within_limit else f"{told}. {REMEDY}"
 
@@ -158,7 +161,7 @@ def _plausible(context: dg.AssetCheckExecutionContext, project: Project, check: 
     return dg.AssetCheckResult(
         passed=not wrong,
         severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
-        description=" | ".join(finding.wrong for finding in wrong.values() if finding.wrong) or None,
+        description=plausibility.told([f.wrong for f in wrong.values() if f.wrong]) if wrong else None,
         metadata={
             "expected": {day: finding.expected for day, finding in shown.items()},
             "actual": {day: finding.actual for day, finding in shown.items()},

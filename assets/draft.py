@@ -19,11 +19,11 @@ from assets.guessed_days import Days
 from assets.profile import Column, Profile, kind_of
 from assets.roles import Ask, Moment, Roles, plain
 from models.contract import RESERVED
-from models.sections import Source
+from models.sections import Source, in_condition, parse_condition
 
 SAFE = re.compile(r"(^|_)(position|pos|rank|slot|tab|device|platform|channel|page|os)($|_)")
 MEASURES = re.compile(r"price|cost|duration|length|words|age$|amount|size|score|rating|_ms$|seconds|weight")
-SEPARATORS = "|;,"
+SEPARATORS = "|;, "
 RARE = 50
 LONG, SHORT = 50, 20
 
@@ -64,7 +64,7 @@ def draft(source: str, name: str, ask: Ask) -> str:
 
 def _features(seen: Profile, found: Roles) -> Features:
     out, taken = Features(), {found.moment.column, found.user, found.item, found.behaviour}
-    taken |= {condition.split()[0] for condition in found.labels.values()}
+    taken |= {parse_condition(condition)[0] for condition in found.labels.values()}
     for column in seen.columns.values():
         if column.name in taken:
             continue
@@ -87,7 +87,7 @@ def _features(seen: Profile, found: Roles) -> Features:
 def _unknown(column: Column, seen: Profile, found: Roles) -> str:
     """What may be done with a column of which nothing tells whether it is known before the feedback."""
     if not found.behaviour and roles.binary(column, 1 - column.filled / len(seen.rows)):
-        name, when = _ours(column.name), _quoted(column.name)
+        name, when = _ours(column.name), _quoted(in_condition(column.name))
         return (
             f"yes in {roles.positive(seen.rows[column.name]):.2%} of the rows seen; if it is feedback: "
             f"[behaviours.{name}] when = {when} and [tasks.{name}] label = {when}; if known before: [context.columns]"
@@ -118,7 +118,8 @@ def _separator(values: pd.Series) -> str | None:
         return ","
     for mark in SEPARATORS:
         entries = texts.str.split(mark, regex=False)
-        if texts.str.contains(mark, regex=False).mean() > 0.2 and entries.explode().nunique() < 0.5 * entries.str.len().sum():
+        again = 0.1 if mark == " " else 0.5  # words of a title come again too
+        if texts.str.contains(mark, regex=False).mean() > 0.2 and entries.explode().nunique() < again * entries.str.len().sum():
             return mark
     return None
 
@@ -218,7 +219,9 @@ def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features
     yield _line(
         "repeats", f'"{kept}"', f"{repeated:,} of the rows seen stand there twice; 'real' counts both, 'duplicates' one"
     )
-    yield f"\n[training]\nwindow_days = {max(2, min(14, length - 2))}"
+    rows = (days.total - days.earlier - days.later) / length * days.window
+    yield "\n[training]"
+    yield _line("window_days", str(days.window), f"about {rows:,.0f} rows")
 
 
 def _shape(found: Roles) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,11 +36,19 @@ QUIETEST = 3
 """Local hour at which people do least."""
 ENOUGH = 1000
 """Rows from which on the hours of a day tell something."""
+LONGEST = 366
+"""Days of their own that a log gets: each costs a second or so, and nothing is learned from those of years ago."""
+LEARNED = 100_000
+"""Rows that a training window holds where the log has them in WINDOW (least, most) days: a model of few rows knows little."""
+WINDOW = (14, 90)
 
 
 @dataclass(frozen=True)
 class Days:
-    """The days that a log is of, local to `zone`; rows `earlier` and `later` than these; least and most rows a day."""
+    """The days that a log is of, local to `zone`; rows `earlier` and `later` than these; least and most rows a day.
+
+    window: days to learn from.
+    """
 
     zone: str
     why: str
@@ -50,6 +59,7 @@ class Days:
     later: int
     volume: tuple[int, int]
     total: int
+    window: int
 
 
 def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
@@ -68,8 +78,11 @@ def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
         by_day[day] = by_day.get(day, 0) + rows
     usual = float(np.median(sorted(by_day.values())[len(by_day) // 2 :]))
     first, last = _span(by_day, 0.02 * usual)
+    first = max(first, last - timedelta(days=LONGEST - 1))
     before = {day: rows for day, rows in by_day.items() if day < first}
     volumes = [by_day.get(first + timedelta(days=n), 0) for n in range((last - first).days + 1)]
+    least, most = WINDOW
+    window = min(max(least, math.ceil(LEARNED / max(float(np.mean(volumes)), 1))), most, len(volumes) - 2)
     return Days(
         zone,
         why,
@@ -80,6 +93,7 @@ def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
         sum(rows for day, rows in by_day.items() if day > last),
         (min(volumes), max(volumes)),
         sum(by_day.values()),
+        max(window, 2),
     )
 
 

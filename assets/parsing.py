@@ -34,7 +34,7 @@ BLOCK_ROWS = 1 << 18
 LONGEST_LINE = 16 << 20
 """Of one line's commas alone the engine makes sixteen times its bytes."""
 SUFFIXES = {
-    "csv": (".csv", ".tsv", ".txt", ".log", ".dat"),
+    "csv": (".csv", ".tsv", ".txt", ".log", ".dat", ".data", ".inter", ".item", ".user"),  # the last three are RecBole's
     "jsonl": (".jsonl", ".ndjson", ".json"),
     "parquet": (".parquet", ".pq"),
 }

@@ -19,6 +19,8 @@ from models.contract import Contract
 from models.home import EARLIER_DAY, Home
 
 CHANCE = 1e-3
+SHOWN = 3
+"""Days that are shown of many with the same to be said of them."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,29 @@ class Day:
 
 
 @dataclass(frozen=True)
+class Wrong:
+    """Why a day does not pass, and what may be the cause. As text: that and what to do."""
+
+    day: str
+    came: str
+    expected: str
+    cause: str
+    check: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.day}: {self.came} came, and expected was {self.expected}; {self.cause}, or when the day is right add it to "
+            f"checks.unusual_days or widen checks.{self.check} in the contract, then {lake.remedy('events', self.day)} again"
+        )
+
+
+@dataclass(frozen=True)
 class Finding:
-    """What a check says of one day. wrong: what came, what was expected and what to do, None when the day passes."""
+    """What a check says of one day; wrong is None when the day passes."""
 
     expected: str
     actual: str
-    wrong: str | None = None
+    wrong: Wrong | None = None
 
 
 Check = Callable[[Contract, Day, Sequence[Day]], Finding]
@@ -63,7 +82,7 @@ def volume(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
     if terms.smallest * usual <= day.events <= terms.largest * usual:
         return Finding(expected, actual)
     cause = "look for a file that is missing or cut off" if day.events < usual else "look for rows that were delivered twice"
-    return Finding(expected, actual, _sentence(day, actual, expected, cause, "volume"))
+    return Finding(expected, actual, Wrong(day.name, actual, expected, cause, "volume"))
 
 
 def freshness(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
@@ -83,7 +102,7 @@ def freshness(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
         silent = (contract.day_end(day.name) - day.newest) / 3_600_000
         actual, wrong = f"the newest event {silent:.1f} hours before the day's end", silent > hours
     cause = "look for a file that is missing or was delivered before the day was over"
-    return Finding(expected, actual, _sentence(day, actual, expected, cause, "freshness") if wrong else None)
+    return Finding(expected, actual, Wrong(day.name, actual, expected, cause, "freshness") if wrong else None)
 
 
 def unknown_behaviours(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
@@ -97,7 +116,7 @@ def unknown_behaviours(contract: Contract, day: Day, trailing: Sequence[Day]) ->
         return Finding(expected, actual)
     cause = f"see the rule 'unknown_behaviour' in quarantine/day={day.name} and name new values under behaviours"
     came = f"{actual} with a behaviour that the contract does not know"
-    return Finding(expected, actual, _sentence(day, came, expected, cause, "unknown_behaviours"))
+    return Finding(expected, actual, Wrong(day.name, came, expected, cause, "unknown_behaviours"))
 
 
 def null_rates(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
@@ -124,7 +143,7 @@ def null_rates(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding
     wanted = " and ".join(f"at most {limits[name]:.1%}" for name in wrong) + f" (the mean of {_days(trailing)} before + "
     wanted += f"{contract.checks.null_rates.rise:.1%})"
     cause = "look for a column that was renamed, moved or not filled where the log is made"
-    return Finding(expected, actual, _sentence(day, came, wanted, cause, "null_rates"))
+    return Finding(expected, actual, Wrong(day.name, came, wanted, cause, "null_rates"))
 
 
 def id_ranges(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
@@ -146,7 +165,7 @@ def id_ranges(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
         return Finding(expected, actual)
     came, wanted = (" and ".join(part) for part in zip(*wrong, strict=True))
     cause = "look for ids of another kind, numbered anew or in another column's place"
-    return Finding(expected, actual, _sentence(day, came, wanted, cause, "id_ranges"))
+    return Finding(expected, actual, Wrong(day.name, came, wanted, cause, "id_ranges"))
 
 
 def _chance(nulls: int, rows: int, share: float) -> float:
@@ -203,10 +222,17 @@ def _days(trailing: Sequence[Day]) -> str:
     return f"{len(trailing)} day" + "s" * (len(trailing) > 1)
 
 
-def _sentence(day: Day, came: str, expected: str, cause: str, check: str) -> str:
+def told(wrong: Sequence[Wrong]) -> str:
+    """What one check found on several days: the first of them, and once for all what to do."""
+    if len(wrong) == 1:
+        return str(wrong[0])
+    first = "; ".join(f"{w.day}: {w.came} came, and expected was {w.expected}" for w in wrong[:SHOWN])
+    more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    causes = ", ".join(list(dict.fromkeys(w.cause for w in wrong))[:SHOWN])
     return (
-        f"{day.name}: {came} came, and expected was {expected}; {cause}, or when the day is right add it to "
-        f"checks.unusual_days or widen checks.{check} in the contract, then {lake.remedy('events', day.name)} again"
+        f"{len(wrong)} days. {first}{more}. {causes[0].upper()}{causes[1:]}, or when the days are right add them to "
+        f"checks.unusual_days or widen checks.{wrong[0].check} in the contract, then ingest them again, "
+        f"{lake.remedy('events', wrong[0].day)} first"
     )
 
 
@@ -245,7 +271,7 @@ def blocked(home: Home, contract: Contract, day: str, counts: dict[str, int], de
     reasons = [detail["refused"]]
     if day != EARLIER_DAY:
         found = judge(home, contract, Day.of(day, counts, detail))
-        reasons += [f.wrong for name, f in found.items() if severity(contract, name) == "error"]
+        reasons += [str(f.wrong) for name, f in found.items() if f.wrong and severity(contract, name) == "error"]
     return " | ".join(filter(None, reasons)) or None
 
 

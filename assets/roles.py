@@ -15,7 +15,7 @@ import pandas as pd
 
 from assets.profile import Column, Profile, kind_of
 from assets.reading import ISO_DATE, ISO_OFFSET, ISO_TIME
-from models.sections import CONDITION
+from models.sections import in_condition
 
 Ask = Callable[[str, str, Sequence[tuple[str, str]]], str]
 """(key of the answer, the question, possible answers each with its evidence) → the answer."""
@@ -42,6 +42,8 @@ FEEDBACK = re.compile(
     r"|download|install|label|watched|played|booked|opened|wish|saved|viewed|listen|replied|reply|react|vote|tapped|swiped"
     rf"|applied|completed|reserved|{UNWANTED.pattern}"
 )
+TYPED = re.compile(r":(token|float)(_seq)?$")
+"""What RecBole's atomic files write behind a column's name."""
 RATED = re.compile(r"rating|stars|(^|_)score($|_)")
 MEANT = {
     "view": {"pv", "view", "views", "click", "clicks", "impression", "pageview", "page_view", "product_view", "detail"},
@@ -104,8 +106,8 @@ class Roles:
 
 
 def plain(name: str) -> str:
-    """A column's name in lower case with single underscores, of a pointer all parts."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    """A column's name in lower case with single underscores, of a pointer all parts, without a type that stands behind it."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", TYPED.sub("", name))
     return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
 
 
@@ -271,17 +273,15 @@ def _labels(columns: list[Column], seen: Profile, ids: tuple[str, str], evidence
         name = plain(column.name)
         empty = 1 - column.filled / len(seen.rows)
         if binary(column, empty) and FEEDBACK.search(name):
-            condition, rate = column.name, positive(seen.rows[column.name])
+            condition, rate = in_condition(column.name), positive(seen.rows[column.name])
         elif RATED.search(name) and 2 < column.distinct <= 20 and column.number >= 0.99:
             high = pd.to_numeric(seen.rows[column.name], errors="coerce")
             least = 0.8 * float(high.max())
-            condition, rate = f"{column.name} >= {least:g}", float((high >= least).mean())
+            condition, rate = f"{in_condition(column.name)} >= {least:g}", float((high >= least).mean())
         else:
             continue
         if max(determined(seen.rows, key, column.name) for key in ids) >= DETERMINED:
             continue
-        if not CONDITION.match(condition):
-            raise ValueError(f"column '{column.name}' looks like a label, and a condition takes no blanks or signs; rename it")
         ours = plain(column.name.rsplit("/", 1)[-1]).removeprefix("is_").removeprefix("has_")
         ours = name if ours in found else ours
         found[ours] = condition

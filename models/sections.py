@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from models import names
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
-CONDITION = re.compile(r"^\s*([A-Za-z_]\w*|/[^\s<>=!]+)\s*(?:(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
+BARE = r"[A-Za-z_]\w*|/[^\s<>=!]+"
+CONDITION = re.compile(rf"^\s*(?:({BARE})|'([^']+)')\s*(?:(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
 YEAR_HOURS = 366 * 24
 FIRST, LAST = date(1970, 1, 1), date(2200, 12, 31)
@@ -35,7 +36,8 @@ def _zone(value: str) -> str:
 def _condition(value: str) -> str:
     if not CONDITION.match(value):
         raise ValueError(
-            f"'{value}' is not a condition; a column ('is_click', '/said/click') or a comparison ('rating >= 4') is"
+            f"'{value}' is not a condition; a column ('is_click', '/said/click'; one with blanks or signs in quotes of its own: "
+            "\"'is click?'\") or a comparison ('rating >= 4') is"
         )
     return value
 
@@ -59,14 +61,23 @@ Condition = Annotated[str, AfterValidator(_condition)]
 
 
 def parse_condition(text: str) -> tuple[str, str, float]:
-    """(column, operator, number) of a condition; a bare column means `column > 0`.
+    """(column, operator, number) of a condition; a column alone means `column > 0`, one of any name stands in quotes.
 
-    >>> parse_condition("rating >= 4"), parse_condition("/feedback/clicked")
-    (('rating', '>=', 4.0), ('/feedback/clicked', '>', 0.0))
+    >>> parse_condition("rating >= 4"), parse_condition("'rating:float' >= 4"), parse_condition("/feedback/clicked")
+    (('rating', '>=', 4.0), ('rating:float', '>=', 4.0), ('/feedback/clicked', '>', 0.0))
     """
     match = CONDITION.match(text)
     assert match, text
-    return match[1], match[2] or ">", float(match[3] or 0)
+    return match[1] or match[2], match[3] or ">", float(match[4] or 0)
+
+
+def in_condition(column: str) -> str:
+    """A column as a condition names it. Raises ValueError for a name that has a quote in it and is not bare."""
+    if re.fullmatch(BARE, column):
+        return column
+    if "'" in column:
+        raise ValueError(f"column \"{column}\" looks like a label, and a condition cannot name a column with a quote; rename it")
+    return f"'{column}'"
 
 
 class Section(BaseModel):

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from assets import draft, trial
+from assets.plausibility import SHOWN
 from assets.roles import Ask
 from models.contract import Contract, load
 from models.home import EARLIER_DAY
@@ -105,10 +106,20 @@ def _tell_unusual(contract: Contract, found: trial.Trial, volumes: dict[str, int
     """Days that the check on the volume would stop at, once they are over; the last one may be cut off by the trial itself."""
     terms, whole = contract.checks.volume, {d: n for d, n in volumes.items() if found.share >= 1 or d != max(volumes)}
     usual = median(whole.values()) if whole else 0
-    for day, rows in whole.items():
-        if day not in map(str, contract.checks.unusual_days) and not terms.smallest * usual <= rows <= terms.largest * usual:
-            told = f"{day} has {rows:,} rows, the median day {usual:,.0f}; if that is right (an outage, a sale)"
-            console.print(f"  [yellow]![/yellow] {told}: checks.unusual_days = [{day}]", highlight=False)
+    odd = {
+        day: rows
+        for day, rows in whole.items()
+        if day not in map(str, contract.checks.unusual_days) and not terms.smallest * usual <= rows <= terms.largest * usual
+    }
+    if len(odd) > SHOWN:
+        least, most = min(odd.values()), max(odd.values())
+        wide = f"smallest = {math.floor(100 * least / usual) / 100:g}, largest = {math.ceil(max(most / usual, terms.largest)):g}"
+        told = f"{len(odd)} of {len(whole)} days are far from the median day's {usual:,.0f} rows, {least:,} to {most:,}"
+        console.print(f"  [yellow]![/yellow] {told}; if the log is like that: checks.volume = {{ {wide} }}", highlight=False)
+        return
+    for day, rows in odd.items():
+        told = f"{day} has {rows:,} rows, the median day {usual:,.0f}; if that is right (an outage, a sale)"
+        console.print(f"  [yellow]![/yellow] {told}: checks.unusual_days = [{day}]", highlight=False)
 
 
 def _tell_samples(contract: Contract, found: trial.Trial, console: Console) -> None:

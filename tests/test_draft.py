@@ -235,6 +235,50 @@ def test_what_sounds_unwanted_is_taken_off_the_score(tmp_path: Path) -> None:
     assert contract.behaviours["like"].values == ("like",)
 
 
+def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path) -> None:
+    """Types behind the names of columns, a tab between them, lists by blanks, and suffixes of their own."""
+    draws, rated = random.Random(5), 0
+    with (tmp_path / "films.inter").open("w") as file:
+        file.write("user_id:token\titem_id:token\trating:float\ttimestamp:float\n")
+        for n in range(900):
+            rating = draws.randint(1, 5)
+            rated += rating >= 4
+            file.write(f"{draws.randrange(30)}\t{draws.randrange(40)}\t{rating}\t{1_741_000_000 + 400 * n}\n")
+    genres = "Drama Comedy War Crime Film-Noir Western Musical Thriller Children's Fantasy".split()
+    with (tmp_path / "films.item").open("w") as file:
+        file.write("item_id:token\tmovie_title:token_seq\tclass:token_seq\n")
+        file.writelines(f"{n}\tThe Film no {n * 17}\t{' '.join(draws.sample(genres, 3))}\n" for n in range(40))
+    contract, text = drafted(tmp_path / "films.inter", tmp_path)
+    assert contract.tasks["rating"].label == "'rating:float' >= 4"
+    assert contract.label_columns == ("rating:float",)
+    assert (contract.features["class"].column, contract.features["class"].separator) == ("class:token_seq", " ")
+    assert contract.item_table and contract.item_table.file == "films.item"
+    assert "# a guess" in text
+    found = trial.attempt(contract, str(tmp_path / "films.inter"), NOW)
+    assert (found.valid, found.rules) == (900, {})
+    assert found.positives == {"rating": rated}, "the label of every row is known at once"
+
+
+@pytest.mark.parametrize(
+    ("days", "rows", "first", "window"), [(10, 20, 0, 8), (150, 20, 0, 90), (40, 4000, 0, 25), (20, 9000, 0, 14), (1200, 1, 834, 90)]
+)
+def test_a_thin_log_is_learned_from_for_longer_and_a_long_one_from_its_end(
+    tmp_path: Path, days: int, rows: int, first: int, window: int
+) -> None:
+    """Of 100,000 rows where 14 to 90 days hold them, and of 366 days at most: what stands before is history."""
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    with (tmp_path / "log.csv").open("w") as file:
+        file.write("user_id,item_id,ts\n")
+        for day in range(days):
+            at = int((start + timedelta(days=day, hours=12)).timestamp())
+            file.writelines(f"{n},{n % 7},{at + n}\n" for n in range(rows))
+    contract, _ = drafted(tmp_path / "log.csv", tmp_path, "zone=UTC")
+    assert contract.training.window_days == window
+    assert contract.calendar.first_day == (start + timedelta(days=first)).date()
+    assert contract.calendar.last_day == (start + timedelta(days=days - 1)).date()
+    assert contract.calendar.accept_from == (start.date() if first else None)
+
+
 @pytest.mark.parametrize("mark", [",", "\t", ";", "|"])
 def test_separators_and_headers_are_seen(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "log.csv"
@@ -291,6 +335,21 @@ def test_a_check_names_the_file_and_the_days_that_are_unusual(tmp_path: Path) ->
     assert f"first in line {len(rows) - 500 + 2} of b.csv: ts: 'never'" in text
     assert re.findall(r"checks.unusual_days = \[(.*)\]", text) == ["2025-03-04"]
     assert "2025-03-04 has 2 rows, the median day 400" in text
+
+
+def test_a_log_of_many_unusual_days_is_told_how_wide_its_limits_would_be(tmp_path: Path) -> None:
+    source = tmp_path / "log.csv"
+    header, *rows = shop(source, days=12).read_text().splitlines()
+    kept = [row for day in range(12) for row in rows[400 * day : 400 * day + (400 if day < 7 else 20 * (day - 6))]]
+    source.write_text("\n".join([header, *kept]) + "\n")
+    contract, _ = drafted(source, tmp_path)
+    terms = contract.training.model_copy(update={"candidates": ("mmoe",)})
+    told = Console(record=True, width=200)
+    newcomer.tell_trial(contract.model_copy(update={"training": terms}), "mine.toml", str(source), told)
+    text = told.export_text()
+    assert "5 of 12 days are far from the median day's 400 rows, 20 to 100" in text
+    assert "checks.volume = { smallest = 0.05, largest = 3 }" in text
+    assert "unusual_days" not in text
 
 
 def test_a_log_of_one_user_says_what_cannot_be_learned(tmp_path: Path) -> None:

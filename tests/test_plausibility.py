@@ -92,6 +92,19 @@ def failed(home: Home, terms: Contract, day: int) -> set[str]:
     return {name for name in plausibility.CHECKS if acceptance.plausible(home, terms, name, [day_of(day)])[day_of(day)].wrong}
 
 
+def test_what_is_wrong_with_many_days_is_told_of_the_first_and_what_to_do_once() -> None:
+    found = [
+        plausibility.Wrong(day_of(day), f"{day} rows", "30 to 90 rows", f"look for {'twice' if day > 90 else 'less'}", "volume")
+        for day in (1, 2, 3, 97, 98)
+    ]
+    said = plausibility.told(found)
+    assert said.startswith(f"5 days. {day_of(1)}: 1 rows came, and expected was 30 to 90 rows; {day_of(2)}: ")
+    assert "; and 2 more. Look for less, look for twice, or when the days are right add them to checks.unusual_days" in said
+    assert said.count("./dtrn ingest") == 1
+    assert day_of(97) not in said
+    assert plausibility.told(found[:1]) == str(found[0])
+
+
 # a log with every kind of bad day among good ones
 
 
