@@ -219,9 +219,12 @@ def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features
     yield _line(
         "repeats", f'"{kept}"', f"{repeated:,} of the rows seen stand there twice; 'real' counts both, 'duplicates' one"
     )
-    rows = (days.total - days.earlier - days.later) / length * days.window
+    a_day = (days.total - days.earlier - days.later) / length
     yield "\n[training]"
-    yield _line("window_days", str(days.window), f"about {rows:,.0f} rows")
+    yield _line("window_days", str(days.window), f"about {days.window * a_day:,.0f} rows")
+    if days.judged > 1:
+        told = f"about {days.judged * a_day:,.0f} rows: a day alone has few people to judge a model by"
+        yield _line("judged_days", str(days.judged), told)
 
 
 def _shape(found: Roles) -> str:

@@ -15,7 +15,7 @@ field, of which each row counts with one of its entries.
 
 Inputs are compared with all days of the window. History lengths: with those of its days before which the log is at least
 `histories.days` old, since the start of a log cuts histories short; the last day at least. What the model makes of its inputs
-(its probabilities, and which ids it does not know): with the day held out for early stopping, which it was not fitted on; of
+(its probabilities, and which ids it does not know): with what was held out for early stopping, which it was not fitted on; of
 the others it knows every id.
 """
 
@@ -171,7 +171,8 @@ def reference(home: Home, ranker: "NeuralRanker", days: Sequence[str]) -> dict[s
     contract = ranker.contract
     old = str(contract.calendar.first_day + timedelta(days=contract.histories.days))
     uncut = [d for d in days if d >= old] or days[-1:]
-    whole, aged, last = (read_requests(home, contract, part) for part in (days, uncut, [samples.held_out(home, days)]))
+    ends = samples.held_out(home, days, contract.training.judged_days)
+    whole, aged, last = (read_requests(home, contract, part) for part in (days, uncut, ends))
     last = thinned(last)
     inputs, lengths, held_out = (_frame(ranker, part) for part in (thinned(whole), thinned(aged), last))
     held_out[[f"p_{t}" for t in contract.task_names]] = ranker.as_trained(whole).score(last)

@@ -45,12 +45,11 @@ def meaning(name: str, kind: str, means: Sequence[float], shares: tuple[Shares, 
             return f"No served history holds any {action}; in training the mean was {before:.1f}. Is the service told of them?"
         return f"{now:.1f} events of {action} a history on average; in training {before:.1f}."
     if kind == "prediction":
-        return f"{now:.4f} on average; on the day that training held out {before:.4f}."
+        return f"{now:.4f} on average; on what training held out {before:.4f}."
     if kind == "unknown":
         who = name.removeprefix("unknown_")
-        return (
-            f"{100 * now:.1f} % of the rows name {who}s that the model does not know; on the day held out {100 * before:.1f} %."
-        )
+        held_out = f"on what training held out {100 * before:.1f} %"
+        return f"{100 * now:.1f} % of the rows name {who}s that the model does not know; {held_out}."
     reference, served = shares
     most = max(reference, key=lambda n: abs(served[n] - reference[n]))
     shift = f"{100 * served[most]:.1f} % have {name} {most}; in training {100 * reference[most]:.1f} %"

@@ -48,7 +48,8 @@ def evaluate(home: Home, contract: Contract, judged_day: str, run: str = "") -> 
     `run` (the Dagster run) is noted in the manifest. Raises lake.Missing or lake.Blocked when a model or a day is not there,
     not mature or blocked, and ValueError when a model's scores are no probabilities or there is nothing to judge with.
     """
-    inputs = samples.window_inputs(home, contract, [judged_day])
+    days = contract.verdict_days(judged_day)
+    inputs = samples.window_inputs(home, contract, days)
     for name in (*contract.training.candidates, *contract.training.references):
         inputs[name] = lake.require_current(home, name, judged_day).content
     reigning = registry.champion(home, before=judged_day)
@@ -57,7 +58,7 @@ def evaluate(home: Home, contract: Contract, judged_day: str, run: str = "") -> 
     if theirs is not None:
         why_not = _incomparable(contract, theirs)
     if theirs and not why_not:
-        inputs |= samples.window_inputs(home, _read_by(contract, theirs), [judged_day])
+        inputs |= samples.window_inputs(home, _read_by(contract, theirs), days)
 
     def make(path: Path) -> dict[str, Any]:
         verdict = _verdict(home, contract, judged_day, reigning, why_not, inputs)
@@ -126,13 +127,14 @@ def _verdict(
     from models import artifact, baselines
     from models.window import read_requests
 
-    requests = read_requests(home, contract, [judged_day])
+    days = contract.verdict_days(judged_day)
+    requests = read_requests(home, contract, days)
     challenger, validation = challenger_of(home, contract, judged_day)
     scores = {challenger: artifact.load(home.model(challenger, judged_day)).score(requests)}
     if reigning is not None and not why_not:
         champion = artifact.load(registry.artifact(home, reigning.tag))
         columns = [champion.tasks.index(task) for task in contract.task_names]
-        asked = read_requests(home, _read_by(contract, champion.contract), [judged_day])
+        asked = read_requests(home, _read_by(contract, champion.contract), days)
         scores[CHAMPION] = champion.score(asked)[:, columns]
     for name in contract.training.references:
         scores[name] = baselines.load(home.model(name, judged_day)).score(requests)
@@ -148,6 +150,7 @@ def _verdict(
         "description": contract.description,
         "shape": contract.shape,
         "judged_day": judged_day,
+        "judged_days": days,
         "challenger": {"name": challenger, "content": inputs[challenger]},
         "champion": {"tag": reigning.tag, "name": reigning.name, "judged_day": reigning.judged_day} if reigning else None,
         "promote": judgement["promote"],

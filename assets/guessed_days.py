@@ -40,14 +40,17 @@ LONGEST = 366
 """Days of their own that a log gets: each costs a second or so, and nothing is learned from those of years ago."""
 LEARNED = 100_000
 """Rows that a training window holds where the log has them in WINDOW (least, most) days: a model of few rows knows little."""
-WINDOW = (14, 90)
+WINDOW = (14, 300)
+JUDGED = 3_000
+"""Rows that a verdict is of where MOST_JUDGED days, and an eighth of the log, hold them: of few rows nothing can be said."""
+MOST_JUDGED = 28
 
 
 @dataclass(frozen=True)
 class Days:
     """The days that a log is of, local to `zone`; rows `earlier` and `later` than these; least and most rows a day.
 
-    window: days to learn from.
+    window, judged: days to learn from, and to judge by.
     """
 
     zone: str
@@ -60,6 +63,7 @@ class Days:
     volume: tuple[int, int]
     total: int
     window: int
+    judged: int
 
 
 def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
@@ -81,8 +85,9 @@ def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
     first = max(first, last - timedelta(days=LONGEST - 1))
     before = {day: rows for day, rows in by_day.items() if day < first}
     volumes = [by_day.get(first + timedelta(days=n), 0) for n in range((last - first).days + 1)]
-    least, most = WINDOW
-    window = min(max(least, math.ceil(LEARNED / max(float(np.mean(volumes)), 1))), most, len(volumes) - 2)
+    a_day, (least, most) = max(float(np.mean(volumes)), 1), WINDOW
+    window = min(max(least, math.ceil(LEARNED / a_day)), most, len(volumes) - 2)
+    judged = min(math.ceil(JUDGED / a_day), MOST_JUDGED, len(volumes) // 8)
     return Days(
         zone,
         why,
@@ -94,6 +99,7 @@ def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
         (min(volumes), max(volumes)),
         sum(by_day.values()),
         max(window, 2),
+        max(judged, 1),
     )
 
 

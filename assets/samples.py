@@ -82,14 +82,15 @@ def mature_days(home: Home, contract: Contract, days: Sequence[str]) -> list[str
     return [day for day, m in manifests.items() if m and not m.blocked and m.detail["mature"]]
 
 
-def held_out(home: Home, days: Sequence[str]) -> str:
-    """The day of a training window to stop early on: the last that is no outage, which would stop on noise.
+def held_out(home: Home, days: Sequence[str], most: int) -> list[str]:
+    """The days of a training window to stop early on: the last that are no outage, `most` of them, at most half of the window.
 
-    An outage has less than a tenth of the median day's samples. Days behind it are trained on. Raises lake.Missing.
+    An outage has less than a tenth of the median day's samples: one would stop on noise. It is trained on. Raises lake.Missing.
     """
     counts = {day: lake.require(home, "samples", day).counts["samples"] for day in days}
     usual = median(counts.values())
-    return max((day for day, count in counts.items() if count and count >= usual / 10), default=days[-1])
+    fit = [day for day, count in counts.items() if count and count >= usual / 10]
+    return sorted(fit)[-min(most, len(days) // 2) :] or [days[-1]]
 
 
 def window_inputs(home: Home, contract: Contract, days: Sequence[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from assets import lake, samples
 from assets.project import Project, explained
 from models import names, window
 from models.contract import LEARNED_FROM, Contract
+from models.days import span
 from models.home import Home
 from models.requests import Requests
 
@@ -53,9 +54,9 @@ def train(
     terms = contract.digest(*LEARNED_FROM)
 
     def make(path: Path) -> dict[str, Any]:
-        held_out = samples.held_out(home, days)
-        fit = window.read_requests(home, contract, [day for day in days if day != held_out])
-        stop = window.read_requests(home, contract, [held_out])
+        held_out = samples.held_out(home, days, contract.training.judged_days)
+        fit = window.read_requests(home, contract, [day for day in days if day not in held_out])
+        stop = window.read_requests(home, contract, held_out)
         if neural:
             # A checkpoint is only good for the very inputs that it was made from, so their hash is its name.
             origin = hashlib.sha256(json.dumps([inputs, code, terms]).encode()).hexdigest()[:16]
@@ -93,7 +94,7 @@ def _neural(contract: Contract, name: str, fit: Requests, stop: Requests, path: 
 
 
 def validation(home: Home, name: str, judged_day: str) -> list[str]:
-    """What the training of a model came to, in lines for people: its best epoch on the early-stopping day."""
+    """What the training of a model came to, in lines for people: its best epoch on what stopped it early."""
     from models import artifact
 
     spec = artifact.read_spec(home.model(name, judged_day))
@@ -103,8 +104,9 @@ def validation(home: Home, name: str, judged_day: str) -> list[str]:
         f"{task}: AUC {_figure(auc)}, log loss {_figure(best['validation_loss'][task])}"
         for task, auc in best["validation_auc"].items()
     ]
+    stopped = f"early-stopping day{'s' * (len(held_out) > 1)} {span(held_out)}"
     return [
-        f"{name} for {judged_day}: {spec['parameters']:,} parameters, {kept}; on its early-stopping day {held_out}:",
+        f"{name} for {judged_day}: {spec['parameters']:,} parameters, {kept}; on its {stopped}:",
         f"validation score {best['score']:.4f} (1 = base rate only)",
         *tasks,
     ]
@@ -134,7 +136,7 @@ def learning_curve(history: list[dict[str, Any]]) -> str:
 
 
 def _figure(value: float | None) -> str:
-    """An AUC is null where the early-stopping day has one class only."""
+    """An AUC is null where what stops early has one class only."""
     return "one class" if value is None else f"{value:.4f}"
 
 

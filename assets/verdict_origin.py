@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assets import lake
+from models.days import ends
 from models.home import Home
 from models.judgement import CHAMPION
 
@@ -39,7 +40,7 @@ def origin(home: Home, verdict: dict[str, Any], manifest: lake.Manifest) -> Orig
         "This verdict": [partition(dataset, "verdict", day), *_run(manifest)],
         "Challenger": _made(home, dataset, challenger, day),
         "Its rivals of the day": [link for name in others for link in _made(home, dataset, name, day)],
-        "Rows judged": [partition(dataset, "samples", day)],
+        "Rows judged": [partition(dataset, "samples", judged) for judged in ends(verdict["judged_days"])],
     }
     if reigning := verdict["champion"]:
         its = reigning["judged_day"]
@@ -48,7 +49,7 @@ def origin(home: Home, verdict: dict[str, Any], manifest: lake.Manifest) -> Orig
             out["Champion"].append(Link(f"its own verdict of {its}", home.verdict_page(its).name))
     trained = lake.read(home, challenger, day)
     days = trained.detail["days"] if trained else []
-    days = days if len(days) <= SHOWN_DAYS else [days[0], days[-1]]
+    days = days if len(days) <= SHOWN_DAYS else ends(days)
     out["Rows trained on"] = [Link(d, partition(dataset, "samples", d).url) for d in days]
     return {what: links for what, links in out.items() if links}
 

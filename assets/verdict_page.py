@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from assets import verdict_charts, verdict_origin
+from models.days import ends
 from models.judgement import CHAMPION, MIN_EACH, MIN_USERS, POPULARITY
 
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -28,7 +29,7 @@ def render(verdict: Verdict, origin: verdict_origin.Origin | None = None, made_f
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         verdict=verdict,
         headline=headline(verdict),
-        day=f"{date.fromisoformat(verdict['judged_day']):%A, %-d %B %Y}",
+        day=" to ".join(f"{date.fromisoformat(day):%A, %-d %B %Y}" for day in ends(verdict["judged_days"])),
         tasks=tasks,
         words={task: _words(verdict, task) for task in tasks},
         origin=origin or {},

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from models.sections import Calendar, Histories, Task, Time, Training
+
+
+def ends(days: Sequence[str]) -> list[str]:
+    """The first and the last of days; one where they are the same."""
+    return list(dict.fromkeys([days[0], days[-1]]))
+
+
+def span(days: Sequence[str]) -> str:
+    """In words.
+
+    >>> span(["2026-03-01"]), span(["2026-03-01", "2026-03-02", "2026-03-03"])
+    ('2026-03-01', '2026-03-01 to 2026-03-03')
+    """
+    return " to ".join(ends(days))
 
 
 class Days:
@@ -77,10 +91,14 @@ class Days:
         """Whether every label of `day`'s samples is known once `last_ingested` and all days before it are in."""
         return self.label_days(day)[-1] <= str(last_ingested)
 
-    def training_days(self, judged_day: date | str) -> list[str]:
-        """Days of samples for training and, last, for early stopping: those whose `label_days` end before `judged_day`."""
+    def verdict_days(self, judged_day: date | str) -> list[str]:
+        """The days whose samples the verdict of `judged_day` is of: itself and, of a thin log, days before it."""
         judged = date.fromisoformat(judged_day) if isinstance(judged_day, str) else judged_day
-        newest = judged - timedelta(days=1 + self.horizon_days)
+        return [str(judged - timedelta(days=n)) for n in reversed(range(self.training.judged_days))]
+
+    def training_days(self, judged_day: date | str) -> list[str]:
+        """Days of samples for training and early stopping: those whose `label_days` end before the first of `verdict_days`."""
+        newest = date.fromisoformat(self.verdict_days(judged_day)[0]) - timedelta(days=1 + self.horizon_days)
         oldest = max(self.calendar.first_day, newest - timedelta(days=self.training.window_days - 1))
         return [str(oldest + timedelta(days=n)) for n in range((newest - oldest).days + 1)]
 

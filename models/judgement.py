@@ -182,7 +182,12 @@ def _unfit(labels: NDArray[Any], user: NDArray[Any], min_each: int, min_users: i
         people = len(np.unique(user[rows]))
         if rows.sum() < min_each or people < min_users:
             found.append(f"{int(rows.sum()):,} {kind} from {people:,} users")
-    return f"it has {' and '.join(found)}, and {min_each} of each class from {min_users} users are needed" if found else ""
+    if not found:
+        return ""
+    return (
+        f"it has {' and '.join(found)}, and {min_each} of each class from {min_users} users are needed "
+        "(training.judged_days takes more days together)"
+    )
 
 
 def _draws(user: NDArray[Any], resamples: int, rng: np.random.Generator) -> Iterator[tuple[slice, Floats]]:

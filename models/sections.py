@@ -36,7 +36,7 @@ def _zone(value: str) -> str:
 def _condition(value: str) -> str:
     if not CONDITION.match(value):
         raise ValueError(
-            f"'{value}' is not a condition; a column ('is_click', '/said/click'; one with blanks or signs in quotes of its own: "
+            f"'{value}' is not a condition; a column ('is_click', '/said/click'; one with blanks or signs in its own quotes: "
             "\"'is click?'\") or a comparison ('rating >= 4') is"
         )
     return value
@@ -76,7 +76,7 @@ def in_condition(column: str) -> str:
     if re.fullmatch(BARE, column):
         return column
     if "'" in column:
-        raise ValueError(f"column \"{column}\" looks like a label, and a condition cannot name a column with a quote; rename it")
+        raise ValueError(f'column "{column}" looks like a label, and a condition cannot name a column with a quote; rename it')
     return f"'{column}'"
 
 
@@ -242,6 +242,9 @@ class Validation(Section):
 
 class Training(Section):
     window_days: int = Field(14, ge=2, le=3660)
+    judged_days: int = Field(
+        1, ge=1, le=366, description="that a verdict is of, the judged day last; early stopping has as many"
+    )
     candidates: Annotated[tuple[str, ...], AfterValidator(_candidates)] = ("dtrn", "mmoe")
     references: tuple[Literal["popularity", "lightgbm"], ...] = ("popularity", "lightgbm")
     epochs: int = Field(12, ge=1)

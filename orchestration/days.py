@@ -28,8 +28,8 @@ def to_judge(home: Home, contract: Contract) -> list[str]:
     every = of_log(home, contract)
     if not (judged := jobs.judged_days(contract, every[-1])):
         raise ValueError(
-            f"the log ends on {every[-1]}, too early to judge a day: it takes one to judge and two before it, "
-            "all with their labels known"
+            f"the log ends on {every[-1]}, too early to judge a day: it takes {contract.training.judged_days} to judge and two "
+            "before, all with their labels known"
         )
     return judged
 

@@ -113,7 +113,9 @@ def _tell_unusual(contract: Contract, found: trial.Trial, volumes: dict[str, int
     }
     if len(odd) > SHOWN:
         least, most = min(odd.values()), max(odd.values())
-        wide = f"smallest = {math.floor(100 * least / usual) / 100:g}, largest = {math.ceil(max(most / usual, terms.largest)):g}"
+        wide = (
+            f"smallest = {math.floor(100 * least / usual) / 100:g}, largest = {math.ceil(max(most / usual, terms.largest)):g}"
+        )
         told = f"{len(odd)} of {len(whole)} days are far from the median day's {usual:,.0f} rows, {least:,} to {most:,}"
         console.print(f"  [yellow]![/yellow] {told}; if the log is like that: checks.volume = {{ {wide} }}", highlight=False)
         return

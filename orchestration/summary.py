@@ -13,6 +13,7 @@ from rich.table import Table
 
 from assets import evaluation, ingest, lake, packaging, registry
 from models.contract import Contract
+from models.days import span
 from models.home import Home
 from orchestration.progress import Step
 
@@ -44,6 +45,7 @@ def summarise(
         "champion": reigning.tag if reigning else None,
         "verdict": {
             "judged_day": judged_day,
+            "judged_days": verdict["judged_days"],
             "challenger": verdict["challenger"]["name"],
             "promote": verdict["promote"],
             "reasons": verdict["reasons"],
@@ -103,7 +105,7 @@ def show(console: Console, home: Home, summary: Summary, *, serve: str) -> None:
 def _measures(summary: Summary, models: dict[str, Any]) -> Table:
     """One row per task and model of a verdict's `models`, for a terminal of 80 columns unless a task has a long name."""
     table = Table(
-        title=f"{summary['dataset']}, judged on {summary['verdict']['judged_day']}",
+        title=f"{summary['dataset']}, judged on {span(summary['verdict']['judged_days'])}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,

@@ -128,6 +128,15 @@ def test_no_training_label_looks_into_the_judged_day() -> None:
     assert at_once.mature("2026-03-13", "2026-03-13")
 
 
+def test_days_that_are_judged_together_are_not_trained_on() -> None:
+    taobao = load("taobao")
+    three = taobao.model_copy(update={"training": taobao.training.model_copy(update={"judged_days": 3})})
+    assert taobao.verdict_days("2017-12-02") == ["2017-12-02"]
+    assert three.verdict_days("2017-12-02") == ["2017-11-30", "2017-12-01", "2017-12-02"]
+    assert three.training_days("2017-12-02") == [f"2017-11-{d}" for d in range(25, 29)], "the 29th's labels end on the 30th"
+    assert three.training_days("2017-11-28") == []
+
+
 def test_a_digest_follows_the_named_sections_only() -> None:
     one, two = logs.contract(logs.EVENTS), logs.contract(logs.EVENTS, training={"epochs": 3})
     assert one.digest("time", "tasks") == two.digest("time", "tasks")

@@ -32,6 +32,7 @@ GROUPS = {
 }
 # The day on which the windows are measured, 10,000 days on, is 2047-04-01: the day before it has 23 hours.
 AFTER_A_SHORT_DAY = logs.contract(logs.EVENTS, name="short", calendar={"first_day": "2019-11-14", "last_day": "2019-11-24"})
+THIN = logs.contract(logs.EVENTS, name="thin", training={"judged_days": 2})
 OPEN = logs.contract(logs.EVENTS, name="open", calendar={"first_day": "2026-03-27"})
 
 
@@ -105,7 +106,7 @@ def test_a_calendar_without_end_holds_the_days_that_are_over() -> None:
 
 @pytest.mark.parametrize(
     "terms",
-    [load("simulated"), load("taobao"), logs.contract(logs.EVENTS), logs.contract(logs.EXPOSURES), AFTER_A_SHORT_DAY],
+    [load("simulated"), load("taobao"), logs.contract(logs.EVENTS), logs.contract(logs.EXPOSURES), AFTER_A_SHORT_DAY, THIN],
     ids=lambda c: c.name,
 )
 def test_a_window_is_what_the_contract_says_it_is(terms: Contract) -> None:
@@ -113,7 +114,8 @@ def test_a_window_is_what_the_contract_says_it_is(terms: Contract) -> None:
         trained = terms.training_days(day)
         assert upstream(terms, "dtrn", "samples", day) == trained
         assert upstream(terms, "popularity", "histories", day) == terms.history_days(trained[0], trained[-1])
-        assert upstream(terms, "verdict", "samples", day) == [day]
+        assert upstream(terms, "verdict", "samples", day) == terms.verdict_days(day)
+        assert upstream(terms, "parity", "samples", day) == [day]
 
 
 @pytest.mark.parametrize(

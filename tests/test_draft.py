@@ -244,7 +244,7 @@ def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path)
             rating = draws.randint(1, 5)
             rated += rating >= 4
             file.write(f"{draws.randrange(30)}\t{draws.randrange(40)}\t{rating}\t{1_741_000_000 + 400 * n}\n")
-    genres = "Drama Comedy War Crime Film-Noir Western Musical Thriller Children's Fantasy".split()
+    genres = ["Drama", "Comedy", "War", "Crime", "Film-Noir", "Western", "Musical", "Thriller", "Children's", "Fantasy"]
     with (tmp_path / "films.item").open("w") as file:
         file.write("item_id:token\tmovie_title:token_seq\tclass:token_seq\n")
         file.writelines(f"{n}\tThe Film no {n * 17}\t{' '.join(draws.sample(genres, 3))}\n" for n in range(40))
@@ -252,7 +252,8 @@ def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path)
     assert contract.tasks["rating"].label == "'rating:float' >= 4"
     assert contract.label_columns == ("rating:float",)
     assert (contract.features["class"].column, contract.features["class"].separator) == ("class:token_seq", " ")
-    assert contract.item_table and contract.item_table.file == "films.item"
+    assert contract.item_table is not None
+    assert contract.item_table.file == "films.item"
     assert "# a guess" in text
     found = trial.attempt(contract, str(tmp_path / "films.inter"), NOW)
     assert (found.valid, found.rules) == (900, {})
@@ -260,12 +261,20 @@ def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("days", "rows", "first", "window"), [(10, 20, 0, 8), (150, 20, 0, 90), (40, 4000, 0, 25), (20, 9000, 0, 14), (1200, 1, 834, 90)]
+    ("days", "rows", "first", "window", "judged"),
+    [
+        (10, 20, 0, 8, 1),
+        (150, 20, 0, 148, 18),
+        (320, 50, 0, 300, 28),
+        (70, 2000, 0, 50, 2),
+        (20, 9000, 0, 14, 1),
+        (1200, 1, 834, 300, 28),
+    ],
 )
 def test_a_thin_log_is_learned_from_for_longer_and_a_long_one_from_its_end(
-    tmp_path: Path, days: int, rows: int, first: int, window: int
+    tmp_path: Path, days: int, rows: int, first: int, window: int, judged: int
 ) -> None:
-    """Of 100,000 rows where 14 to 90 days hold them, and of 366 days at most: what stands before is history."""
+    """From 100,000 rows where 14 to 300 days hold them, of 366 days at most; what stands before is history. By 3,000 rows."""
     start = datetime(2020, 1, 1, tzinfo=UTC)
     with (tmp_path / "log.csv").open("w") as file:
         file.write("user_id,item_id,ts\n")
@@ -273,7 +282,7 @@ def test_a_thin_log_is_learned_from_for_longer_and_a_long_one_from_its_end(
             at = int((start + timedelta(days=day, hours=12)).timestamp())
             file.writelines(f"{n},{n % 7},{at + n}\n" for n in range(rows))
     contract, _ = drafted(tmp_path / "log.csv", tmp_path, "zone=UTC")
-    assert contract.training.window_days == window
+    assert (contract.training.window_days, contract.training.judged_days) == (window, judged)
     assert contract.calendar.first_day == (start + timedelta(days=first)).date()
     assert contract.calendar.last_day == (start + timedelta(days=days - 1)).date()
     assert contract.calendar.accept_from == (start.date() if first else None)

@@ -183,8 +183,8 @@ def test_probabilities_are_held_against_those_that_training_itself_gives_its_ear
                 table.normal_(std=3)
     ranker = replace(ranker, network=network)
     days = SHOWN.training_days("2026-04-03")  # of the window of JUDGED no label is known on the day that stops early
-    held_out = samples.held_out(home, days)
-    fit, stop = read_requests(home, SHOWN, [day for day in days if day != held_out]), read_requests(home, SHOWN, [held_out])
+    held_out = samples.held_out(home, days, 1)
+    fit, stop = read_requests(home, SHOWN, [day for day in days if day not in held_out]), read_requests(home, SHOWN, held_out)
     vocabulary = replace(ranker.vocabulary, statistics=Vocabulary.fit(fit, SHOWN, (fit, stop)).statistics)
     expected = training.predict(network, training.loader_of(network.recipe, vocabulary, stop))
     found = drift.reference(home, ranker, days)["prediction"][[f"p_{t}" for t in SHOWN.task_names]]

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from assets import evaluation, lake, registry, samples, training
 from assets.project import Project
@@ -62,6 +63,27 @@ def test_the_first_challenger_is_judged_beside_the_references_on_the_rows_of_the
             assert np.trapezoid(y, x) == pytest.approx(m["auc"], abs=0.01)
     assert set(verdict["comparisons"]) == {"popularity", "lightgbm"}
     assert set(verdict["comparisons"]["popularity"]) == {"click", "buy", "mean"}
+
+
+def test_days_that_are_judged_together_are_one_verdict(home: Home) -> None:
+    told = {"judged_days": 2, "candidates": ("mmoe",), "references": ("popularity",)}
+    terms = TERMS.model_copy(update={"training": TERMS.training.model_copy(update=told)})
+    for name in ("mmoe", "popularity"):
+        manifest, _ = training.train(home, terms, name, JUDGED, lambda line: None)
+        assert manifest.detail == {"days": ["2026-03-28", "2026-03-29"], "held_out": ["2026-03-29"]}
+    manifest, _ = evaluation.evaluate(home, terms, JUDGED)
+    assert {f"samples/{FIRST}", f"samples/{JUDGED}"} <= manifest.inputs.keys()
+    verdict = evaluation.read(home, JUDGED)
+    days = [read_requests(home, terms, [day]) for day in (FIRST, JUDGED)]
+    assert (verdict["judged_days"], verdict["samples"]) == ([FIRST, JUDGED], sum(map(len, days)))
+    for name, load in (("mmoe", artifact.load), ("popularity", baselines.load)):
+        scores = np.concatenate([load(home.model(name, JUDGED)).score(day) for day in days])
+        for t, task in enumerate(terms.task_names):
+            expected = roc_auc_score(np.concatenate([day.label[:, t] for day in days]), scores[:, t])
+            assert verdict["models"][name][task]["auc"] == pytest.approx(expected, abs=1e-9)
+    page = home.verdict_page(JUDGED).read_text()
+    assert "Tuesday, 31 March 2026 to Wednesday, 1 April 2026" in page
+    assert f"samples {FIRST}" in page
 
 
 def test_an_unchanged_day_is_not_judged_again_and_a_retrained_model_is(home: Home) -> None:

@@ -43,7 +43,7 @@ def test_vocabulary_and_bins_are_those_of_the_days_before_the_one_held_out(tmp_p
         samples.build(home, TERMS, day)
     manifest, _ = training.train(home, TERMS, "mmoe", JUDGED, say=lambda _: None)
     assert days == ["2026-03-28", "2026-03-29", "2026-03-30", "2026-03-31"]
-    assert manifest.detail["held_out"] == "2026-03-31"
+    assert manifest.detail["held_out"] == ["2026-03-31"]
     assert manifest.counts == {"training": 90, "validation": 30}
     tables = artifact.load(home.model("mmoe", JUDGED)).vocabulary.tables
     # Of the days before the window the last clicks of a user may stand in a history of its first day.

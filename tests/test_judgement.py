@@ -117,7 +117,8 @@ def test_too_few_positives_are_said_and_not_guessed() -> None:
     labels[:29, 1] = 1
     came = verdict(labels, users, scores)
     people = len(set(users[:29].tolist()))
-    note = f"it has 29 positives from {people} users, and 30 of each class from 10 users are needed"
+    note = f"it has 29 positives from {people} users, and 30 of each class from 10 users are needed "
+    note += "(training.judged_days takes more days together)"
     assert f"buy was not judged: {note}." in came["reasons"]
     assert came["comparisons"]["champion"]["buy"] == {
         "difference": None,
