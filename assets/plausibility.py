@@ -194,14 +194,22 @@ def _size(low: int, high: int) -> int:
 
 
 def _distinct(contract: Contract, name: str, day: Day, trailing: Sequence[Day]) -> Compared:
-    """Different ones: as many as usual, or as many more or fewer as there are rows, and a factor beyond both."""
-    before = [d for d in trailing if _has(d, name, "distinct")]
-    if not before or not _has(day, name, "distinct"):
+    """Different ones: as many as usual, or as many more or fewer as there are rows with one, and a factor beyond both.
+
+    A day without any is not compared: that is for `null_rates` to say, and the last entries of a list are rare.
+    """
+    before = [d for d in trailing if _filled(d, name)]
+    if not before or not (filled := _filled(day, name)):
         return []
     factor, count = contract.checks.id_ranges.distinct, day.columns[name]["distinct"]
-    usual, rows = median(d.columns[name]["distinct"] for d in before), day.events / median(d.events for d in before)
+    usual, rows = median(d.columns[name]["distinct"] for d in before), filled / median(_filled(d, name) for d in before)
     least, most = usual * min(rows, 1) / factor, usual * max(rows, 1) * factor
     return [(f"with {least:,.0f} to {most:,.0f} different", f"with about {count:,} different", least <= count <= most)]
+
+
+def _filled(day: Day, name: str) -> int:
+    """Rows with a value in a column whose different values were counted."""
+    return day.events - day.columns[name].get("nulls", 0) if _has(day, name, "distinct") else 0
 
 
 def _has(day: Day, name: str, what: str) -> bool:

@@ -103,3 +103,16 @@ def test_different_ids_follow_the_rows(tmp_path: Path, events: int, distinct: in
     """50 different ones in 100 rows before: between a fifth and five times that, and with fewer or more rows further."""
     trailing = [numbers(n, user={"distinct": 50}) for n in (1, 2, 3)]
     assert holds("id_ranges", contract(tmp_path), numbers(4, events, user={"distinct": distinct}), trailing) is right
+
+
+@pytest.mark.parametrize(
+    ("nulls", "distinct", "right"),
+    [(90, 1, True), (80, 2, True), (90, 26, False), (98, 1, True), (100, 0, True), (0, 250, True), (0, 251, False)],
+)
+def test_different_entries_follow_the_rows_that_have_one(tmp_path: Path, nulls: int, distinct: int, right: bool) -> None:
+    """5 different ones in the 10 rows of 100 with a value before: as above of those rows; with none, none is missed."""
+    trailing = [numbers(n, tag_3={"nulls": 90, "distinct": 5}) for n in (1, 2, 3)]
+    terms = contract(tmp_path)
+    assert holds("id_ranges", terms, numbers(4, 100, tag_3={"nulls": nulls, "distinct": distinct}), trailing) is right
+    empty = numbers(3, tag_3={"nulls": 100, "distinct": 0})
+    assert holds("id_ranges", terms, numbers(4, 100, tag_3={"nulls": 90, "distinct": 5}), [empty] * 3)
