@@ -86,13 +86,17 @@ def _features(seen: Profile, found: Roles) -> Features:
 
 def _unknown(column: Column, seen: Profile, found: Roles) -> str:
     """What may be done with a column of which nothing tells whether it is known before the feedback."""
-    if not found.behaviour and roles.binary(column, 1 - column.filled / len(seen.rows)):
+    if found.labels and roles.binary(column, 1 - column.filled / len(seen.rows)):
         name, when = _ours(column.name), _quoted(in_condition(column.name))
         return (
             f"yes in {roles.positive(seen.rows[column.name]):.2%} of the rows seen; if it is feedback: "
             f"[behaviours.{name}] when = {when} and [tasks.{name}] label = {when}; if known before: [context.columns]"
         )
-    return f"changes from row to row ({column.distinct:,} values); if known before the feedback: [context.columns]"
+    told = f"changes from row to row ({column.distinct:,} values); if known before the feedback: [context.columns]"
+    if found.behaviour or found.labels or column.number < 0.99:
+        return told
+    label = in_condition(column.name) + ("" if roles.binary(column, 0) else " >= …")
+    return f'{told}; if it is feedback, draft again with --answer "labels={label}"'
 
 
 def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Series, evidence: str) -> None:

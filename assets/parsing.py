@@ -187,11 +187,16 @@ def _header(line: str, source: Source, wanted: Sequence[str]) -> tuple[str, ...]
     if "\r" in line:
         raise Refused("missing_columns", "the first line is no header: a carriage return stands within it")
     try:
-        found = tuple(name.strip() for name in next(csv.reader([line], delimiter=source.delimiter)))
+        found = tuple(name.strip() for name in cut(line, source.delimiter))
     except csv.Error as error:
         raise Refused("missing_columns", f"the first line is no header: {error}") from error
     _complete(found, wanted)
     return found
+
+
+def cut(line: str, delimiter: str) -> list[str]:
+    """The fields of one line, as `reading.fields` has them. Raises csv.Error."""
+    return line.split(delimiter) if len(delimiter) > 1 else next(csv.reader([line], delimiter=delimiter), [])
 
 
 def _complete(found: Sequence[str], wanted: Sequence[str]) -> None:

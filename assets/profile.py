@@ -29,7 +29,7 @@ from models.sections import Source
 ROWS = 100_000
 FIRST_LINES = 1000
 MOST_NEIGHBOURS = 20
-DELIMITERS = ",\t;|\x01 "
+DELIMITERS = (",", "\t", ";", "|", "\x01", " ", "::")
 NAMELESS = "column_{}"
 
 
@@ -97,7 +97,8 @@ def neighbours(log: Profile, entities: dict[str, re.Pattern[str]]) -> list[Path]
             names = _columns(path, sniff(path))
         except (ValueError, OSError):
             continue  # somebody else's file, and none that the draft was asked about
-        if any(column in names or words.search(path.stem.lower()) for column, words in entities.items()):
+        named = log.source.header  # a column that has its name of us is not of the same name
+        if any((named and column in names) or words.search(path.stem.lower()) for column, words in entities.items()):
             found.append(path)
     return found
 
@@ -138,7 +139,7 @@ def _cut(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
     """The fields of each line, none of one that cannot be cut (a carriage return within, a field of more than 128 kB)."""
     for line in lines:
         try:
-            yield next(csv.reader([line], delimiter=delimiter), [])
+            yield parsing.cut(line, delimiter)
         except csv.Error:
             yield []
 

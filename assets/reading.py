@@ -20,6 +20,7 @@ from models.contract import Contract, ContractError
 from models.home import EARLIER_DAY
 from models.keys import BLANKS, NULLS
 from models.requests import NULL_KEY
+from models.sections import EPOCH_DAY
 
 DAY_MS = 86_400_000
 FAR_MS = 10**16
@@ -116,7 +117,12 @@ class Span:
 
 
 def fields(text: ir.StringValue, delimiter: str) -> ir.ArrayValue:
-    """The fields of a CSV line (RFC 4180); an empty list when a quote does not close, or something follows where it does."""
+    """The fields of a CSV line (RFC 4180); an empty list when a quote does not close, or something follows where it does.
+
+    A delimiter of several characters is none of RFC 4180's, and a quote beside it is a letter.
+    """
+    if len(delimiter) > 1:
+        return text.split(delimiter)
     mark = re.escape(delimiter)
     quoted, bare = r'"(?:[^"]|"")*"', rf'(?:[^{mark}"][^{mark}]*)?'
     field = f"(?:{quoted}|{bare})"
@@ -194,6 +200,8 @@ def moment(value: ir.Value, contract: Contract, span: Span) -> ir.IntegerValue:
 
 def day_number(value: ir.Value, contract: Contract) -> ir.IntegerValue:
     """Days since 1970 of a `written` date, null when none can be read."""
+    if (step := EPOCH_DAY.get(contract.time.format or "")) and not (value.type().is_timestamp() or value.type().is_date()):
+        return whole(value).clip(-FAR_MS, FAR_MS) // step
     return _date(value, contract).cast("timestamp").epoch_seconds() // 86_400
 
 

@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from typing import Literal
 
 import pandas as pd
 
 from assets.profile import Column, Profile, kind_of
 from assets.reading import ISO_DATE, ISO_OFFSET, ISO_TIME
-from models.sections import in_condition
+from models.sections import CONDITION, EPOCH_DAY, in_condition, parse_condition
 
 Ask = Callable[[str, str, Sequence[tuple[str, str]]], str]
 """(key of the answer, the question, possible answers each with its evidence) → the answer."""
@@ -26,25 +27,28 @@ USERS = re.compile(
 )
 ITEMS = re.compile(
     r"item|product|video|article|movie|song|track|sku|goods|news|content|book|asin|listing|offer|business|recipe|game|post|hotel"
-    r"|(^|_)(ad|app|doc|page|iid|pid|vid)($|_)"
+    r"|creative|(^|_)(ad|adgroup|app|doc|page|iid|pid|vid)($|_)"
 )
 NO_ID = re.compile(
     r"cat|brand|type|name|price|feature|duration|length|age|gender|title|count|num|score|tag|desc|_(ms|time|dt|date)$"
 )
 HAPPENED = re.compile(r"behav|event|action|activit|interaction|verb|(^|_)(type|op)($|_)")
+CODED = re.compile(r"type|op")
+"""Columns whose numbers may stand for what happened: only asked about, and only where nothing else says it."""
 UNWANTED = re.compile(
     r"skip|dislike|hide|hidden|cancel|return|refund|report|block|remove|unfollow|unlike|uninterest|bounce|dismiss"
     r"|swip\w*_(away|left)"
 )
 """Words for what a ranking should lead to less of."""
 FEEDBACK = re.compile(
-    r"click|like|follow|comment|forward|share|long_view|buy|bought|purchas|cart|conver|order|read|finish|favou?rite|collect"
+    r"click|(^|_)clk($|_)|like|follow|comment|forward|share|long_view|buy|bought|purchas|cart|conver|order|read|finish|favou?rite|collect"
     r"|download|install|label|watched|played|booked|opened|wish|saved|viewed|listen|replied|reply|react|vote|tapped|swiped"
     rf"|applied|completed|reserved|{UNWANTED.pattern}"
 )
 TYPED = re.compile(r":(token|float)(_seq)?$")
 """What RecBole's atomic files write behind a column's name."""
-RATED = re.compile(r"rating|stars|(^|_)score($|_)")
+RATED = re.compile(r"rating|stars|(^|_)(score|overall)($|_)")
+"""Amazon's reviews call their stars 'overall'."""
 MEANT = {
     "view": {"pv", "view", "views", "click", "clicks", "impression", "pageview", "page_view", "product_view", "detail"},
     "cart": {"cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "atc"},
@@ -64,6 +68,7 @@ FORMATS = (
         "%Y/%m/%d %H:%M",
         "%Y/%m/%d",
     ),
+    *("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %I:%M %p"),
     *(
         "%d.%m.%Y %H:%M:%S",
         "%d.%m.%Y %H:%M",
@@ -120,8 +125,13 @@ def guess(seen: Profile, ask: Ask) -> Roles:
     left = [c for c in left if c.name != user]
     item = _id(left, "item", ITEMS, USERS, ask, evidence)
     left = [c for c in left if c.name != item]
+    if told := ask("labels", "", []):
+        return Roles(moment, user, item, None, _told_labels(told, left, evidence), evidence)
     behaviour = _behaviour(left, ask, evidence)
     labels = {} if behaviour else _labels(left, seen, (user, item), evidence)
+    coded = [c for c in left if CODED.fullmatch(plain(c.name)) and 2 <= c.distinct <= 30]
+    if not behaviour and not labels and coded:
+        behaviour = _chosen_behaviour(coded, left, ask, evidence)
     return Roles(moment, user, item, behaviour, labels, evidence)
 
 
@@ -165,8 +175,11 @@ def moments(column: Column, values: pd.Series) -> list[Moment]:
 def _numeric(column: Column, numbers: pd.Series, texts: list[str], example: str) -> list[Moment]:
     named = TIME.search(plain(column.name)) is not None
     for kind, scale in (("epoch_s", 1), ("epoch_ms", 1_000), ("epoch_us", 1_000_000)):
-        # 1990 to 2100; without a telling name a few distinct numbers of that size are ids
-        if numbers.between(631_152_000 * scale, 4_102_444_800 * scale).mean() >= ENOUGH and (named or column.distinct > 100):
+        if numbers.between(631_152_000 * scale, 4_102_444_800 * scale).mean() < ENOUGH:  # 1990 to 2100
+            continue
+        if kind in EPOCH_DAY and (numbers % EPOCH_DAY[kind] == 0).all():
+            return [Moment(column.name, "date", kind, f"midnights of UTC, {example}")]
+        if named or column.distinct > 100:  # without a telling name a few distinct numbers of that size are ids
             unit = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds"}[kind]
             return [Moment(column.name, kind, None, f"{unit} since 1970, {example}")]  # type: ignore[arg-type]
     found = _formatted(column.name, texts, example)
@@ -179,7 +192,7 @@ def _numeric(column: Column, numbers: pd.Series, texts: list[str], example: str)
 
 def _formatted(name: str, texts: list[str], example: str) -> list[Moment]:
     found = [form for form in FORMATS if _share(texts, lambda text, form=form: _parses(text, form)) >= ENOUGH]  # type: ignore[misc]
-    return [Moment(name, "timestamp" if "%H" in form else "date", form, f"as {form}, {example}") for form in found]
+    return [Moment(name, "timestamp" if "%M" in form else "date", form, f"as {form}, {example}") for form in found]
 
 
 def _parses(text: str, form: str) -> bool:
@@ -200,8 +213,11 @@ def _share(texts: list[str], holds: Callable[[str], bool]) -> float:
 def _id(
     columns: list[Column], entity: str, ours: re.Pattern[str], others: re.Pattern[str], ask: Ask, evidence: dict[str, str]
 ) -> str:
-    able = [c for c in columns if kind_of(c) != "number"] or columns
+    # Google Analytics joins two numbers by a point, so an id may look like a measure.
+    spoken = re.compile(rf"({ours.pattern}).*id$")
+    able = [c for c in columns if kind_of(c) != "number" or spoken.search(plain(c.name))] or columns
     named = [c for c in able if ours.search(plain(c.name)) and not NO_ID.search(plain(c.name))]
+    named = [c for c in named if c.distinct > 1] or named
     clear = [
         c for c in named if re.search(r"id$|^" + entity + "$", plain(c.name)) and not others.search(plain(c.name))
     ] or named
@@ -240,9 +256,16 @@ def _behaviour(columns: list[Column], ask: Ask, evidence: dict[str, str]) -> str
     found = [c for c in spoken if c in named] or spoken or [c for c in named if re.search(r"behav|action|event", plain(c.name))]
     if not found:
         return None
+    if len(found) > 1:
+        return _chosen_behaviour(found, columns, ask, evidence)
+    evidence["behaviour"] = f"{found[0].distinct} different values"
+    return found[0].name
+
+
+def _chosen_behaviour(found: list[Column], columns: list[Column], ask: Ask, evidence: dict[str, str]) -> str | None:
     told = [(c.name, "values " + ", ".join(f"{v} ({n:,})" for v, n in c.common.items())) for c in found]
     none = ("none", "each row is an impression, or there is one behaviour only")
-    answer = told[0][0] if len(found) == 1 else ask("behaviour", "which column says what happened?", [*told, none])
+    answer = ask("behaviour", "which column says what happened?", [*told, none])
     if answer == "none":
         return None
     chosen = next((c for c in columns if c.name == answer), None)
@@ -266,13 +289,35 @@ def determined(rows: pd.DataFrame, key: str, column: str) -> float:
     return float((more["nunique"] == 1).mean()) if len(more) >= 10 else 0.0
 
 
+def _told_labels(told: str, columns: list[Column], evidence: dict[str, str]) -> dict[str, str]:
+    """Labels as a person names them: columns or conditions ('watch_ratio >= 2'), with commas between."""
+    known, found = {c.name for c in columns}, dict[str, str]()
+    for text in map(str.strip, told.split(",")):
+        condition = in_condition(text) if text in known else text
+        if not CONDITION.match(condition) or (column := parse_condition(condition)[0]) not in known:
+            left = ", ".join(sorted(known))
+            raise ValueError(
+                f"labels: '{text}' is neither a column that is left nor a comparison of one ('stars >= 4'); those are {left}"
+            )
+        name = _label_name(column, found)
+        found[name], evidence[f"label {name}"] = condition, "as answered"
+    return found
+
+
+def _label_name(column: str, found: dict[str, str]) -> str:
+    """A name for a label that none has yet."""
+    short = plain(column.rsplit("/", 1)[-1]).removeprefix("is_").removeprefix("has_")
+    names = chain([short, plain(column)], (f"{short}_{n}" for n in count(2)))
+    return next(name for name in names if name not in found)
+
+
 def _labels(columns: list[Column], seen: Profile, ids: tuple[str, str], evidence: dict[str, str]) -> dict[str, str]:
     """Of what sounds like feedback all but what a user or an item has once for all."""
-    found = {}
+    found: dict[str, str] = {}
     for column in columns:
         name = plain(column.name)
         empty = 1 - column.filled / len(seen.rows)
-        if binary(column, empty) and FEEDBACK.search(name):
+        if binary(column, empty) and FEEDBACK.search(name) and not name.startswith("non"):
             condition, rate = in_condition(column.name), positive(seen.rows[column.name])
         elif RATED.search(name) and 2 < column.distinct <= 20 and column.number >= 0.99:
             high = pd.to_numeric(seen.rows[column.name], errors="coerce")
@@ -282,8 +327,7 @@ def _labels(columns: list[Column], seen: Profile, ids: tuple[str, str], evidence
             continue
         if max(determined(seen.rows, key, column.name) for key in ids) >= DETERMINED:
             continue
-        ours = plain(column.name.rsplit("/", 1)[-1]).removeprefix("is_").removeprefix("has_")
-        ours = name if ours in found else ours
+        ours = _label_name(column.name, found)
         found[ours] = condition
         told = f"; nothing is written in {empty:.2%}, which is read as no" if empty else ""
         evidence[f"label {ours}"] = f"{rate:.2%} of the rows seen{told}"

@@ -13,8 +13,10 @@ from models import names
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 BARE = r"[A-Za-z_]\w*|/[^\s<>=!]+"
-CONDITION = re.compile(rf"^\s*(?:({BARE})|'([^']+)')\s*(?:(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
+CONDITION = re.compile(rf"^\s*(?:({BARE})|'((?:[^']|'')+)')\s*(?:(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
+EPOCH_DAY = {"epoch_s": 86_400, "epoch_ms": 86_400_000}
+"""Format of a date that is written as its UTC midnight → how much of it a day is."""
 YEAR_HOURS = 366 * 24
 FIRST, LAST = date(1970, 1, 1), date(2200, 12, 31)
 
@@ -43,8 +45,10 @@ def _condition(value: str) -> str:
 
 
 def _delimiter(value: str) -> str:
-    if len(value) != 1 or value in '"\r\n':
-        raise ValueError(f"{value!r} is not a delimiter; one character is that is no quote and no line end, such as '\\t'")
+    if not 1 <= len(value) <= 3 or set(value) & set('"\r\n'):
+        raise ValueError(
+            f"{value!r} is not a delimiter; one character, such as '\\t', or two or three ('::'), none a quote or line end"
+        )
     return value
 
 
@@ -68,16 +72,16 @@ def parse_condition(text: str) -> tuple[str, str, float]:
     """
     match = CONDITION.match(text)
     assert match, text
-    return match[1] or match[2], match[3] or ">", float(match[4] or 0)
+    return match[1] or match[2].replace("''", "'"), match[3] or ">", float(match[4] or 0)
 
 
 def in_condition(column: str) -> str:
-    """A column as a condition names it. Raises ValueError for a name that has a quote in it and is not bare."""
-    if re.fullmatch(BARE, column):
-        return column
-    if "'" in column:
-        raise ValueError(f'column "{column}" looks like a label, and a condition cannot name a column with a quote; rename it')
-    return f"'{column}'"
+    """A column as a condition names it.
+
+    >>> in_condition("rating"), in_condition("guest's rating")
+    ('rating', "'guest''s rating'")
+    """
+    return column if re.fullmatch(BARE, column) else "'" + column.replace("'", "''") + "'"
 
 
 class Section(BaseModel):
@@ -87,8 +91,8 @@ class Section(BaseModel):
 class Source(Section):
     """How files are written, plain, gzipped or as zstd.
 
-    `columns` names a header-less CSV's columns in their order. A column of JSON lines is a key of the object, or, starting with
-    a slash, a pointer into it ('/user/id').
+    `columns` names a header-less CSV's columns in their order; of a delimiter of several characters nothing is quoted. A column
+    of JSON lines is a key of the object, or, starting with a slash, a pointer into it ('/user/id').
     """
 
     format: Literal["csv", "jsonl", "parquet"]
@@ -132,7 +136,9 @@ class Time(Section):
 
     column: str
     kind: Literal["epoch_s", "epoch_ms", "epoch_us", "timestamp", "date"]
-    format: str | None = Field(None, description="strptime format of 'timestamp' and 'date'; ISO 8601 when left out")
+    format: str | None = Field(
+        None, description="strptime format of 'timestamp' and 'date', or of 'date' epoch_s or epoch_ms; ISO 8601 when left out"
+    )
     year: int | None = Field(None, ge=1970, le=2200, description="of dates that are written without one (format '%m%d')")
     zone: Annotated[str, AfterValidator(_zone)] = "UTC"
 
@@ -142,7 +148,9 @@ class Time(Section):
             raise ValueError(f"format: kind '{self.kind}' is a number and has none; remove it, or say 'timestamp' or 'date'")
         if self.year is not None and (not self.format or "%y" in self.format.lower()):
             raise ValueError("year: is for a format without one, such as '%m%d'; remove it, or the year from the format")
-        if self.year is None and self.format and "%y" not in self.format.lower():
+        if self.format in EPOCH_DAY and self.kind == "timestamp":
+            raise ValueError(f"format: '{self.format}' is that of a date; say kind = '{self.format}' of a moment")
+        if self.year is None and self.format and self.format not in EPOCH_DAY and "%y" not in self.format.lower():
             raise ValueError(f"year: '{self.format}' has no year; say which one it is, for example year = 2015")
         return self
 

@@ -177,6 +177,18 @@ def test_json_lines_with_text_ids_and_side_tables(tmp_path: Path, name: str) -> 
     ]  # fmt: skip
 
 
+def test_a_separator_of_several_characters_knows_no_quotes(tmp_path: Path) -> None:
+    terms = contract(source={"delimiter": "::", "header": True, "columns": []}, columns={"text": ["item"]})
+    (tmp_path / "log.dat").write_text(
+        f'u::i::c::b::t\n1::The "Best": of::7::pv::{START}\n1::"::7::pv::{START + 1}\n1::x:7:pv:1\n'
+    )
+    home = Home(tmp_path / "home", "tiny")
+    ingest.accept(home, terms, str(tmp_path / "log.dat"), SEEN)
+    ingest.events(home, terms, DAYS[0])
+    assert [row["item_text"] for row in events_of(home, DAYS[0])] == ['The "Best": of', '"']
+    assert [r["rule"] for r in quarantined(home, "unknown", *DAYS)] == ["column_count"]
+
+
 @pytest.mark.parametrize("mark", ["\t", ";", "|"])
 def test_other_separators(tmp_path: Path, mark: str) -> None:
     terms = contract(source={"delimiter": mark})
@@ -198,6 +210,12 @@ def test_other_separators(tmp_path: Path, mark: str) -> None:
         ({"kind": "date", "format": "%m%d", "year": 2024}, "0102", 1704150000000),
         ({"kind": "date", "format": "%m%d", "year": 2024}, "1302", None),
         ({"kind": "timestamp", "format": "%d.%m. %H:%M", "year": 2024}, "02.01. 00:30", 1704151800000),
+        ({"kind": "timestamp", "format": "%m/%d/%Y %I:%M:%S %p"}, "01/01/2024 11:00:00 PM", 1704150000000),
+        # A UTC midnight names a day, whose own begins at 16:00 UTC the day before in Shanghai.
+        ({"kind": "date", "format": "epoch_s"}, "1704153600", 1704124800000),
+        ({"kind": "date", "format": "epoch_s"}, "1704153600.0", 1704124800000),
+        ({"kind": "date", "format": "epoch_ms"}, "1704153600000", 1704124800000),
+        ({"kind": "date", "format": "epoch_s"}, "2024-01-02", None),
     ],
 )
 def test_times_as_exports_write_them(keys_of_time: dict[str, Any], text: str, expected: int | None) -> None:
@@ -212,6 +230,7 @@ def test_times_as_exports_write_them(keys_of_time: dict[str, Any], text: str, ex
         ({"kind": "date", "format": "%m%d"}, r"time: year: '%m%d' has no year; say which one"),
         ({"kind": "date", "format": "%Y%m%d", "year": 2024}, r"time: year: is for a format without one"),
         ({"kind": "epoch_s", "format": "%Y"}, r"time: format: kind 'epoch_s' is a number and has none"),
+        ({"kind": "timestamp", "format": "epoch_s"}, r"time: format: 'epoch_s' is that of a date; say kind = 'epoch_s'"),
     ],
 )
 def test_a_time_that_contradicts_itself_is_refused(tmp_path: Path, time: dict[str, Any], message: str) -> None:

@@ -7,7 +7,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -227,6 +227,83 @@ def test_a_side_table_beside_the_log_or_one_folder_up_is_found(tmp_path: Path, p
     assert found.valid == 2400
 
 
+def rows_of(path: Path, header: str, *cells: str, mark: str = ",", days: int = 12, rows: int = 60) -> Path:
+    """A log of these columns: each cell a format of user, item, one of 1 to 5, epoch seconds, and whether that is above 4."""
+    draws = random.Random(8)
+    with path.open("w") as file:
+        file.write(header + "\n" if header else "")
+        for day in range(days):
+            for n in range(rows):
+                told = {"u": draws.randrange(40), "i": draws.randrange(60), "r": draws.randint(1, 5)}
+                told |= {
+                    "t": 1_700_006_400 + day * 86_400 + 1200 * n,
+                    "day": 1_700_006_400 + day * 86_400,
+                    "no": told["r"] <= 4,
+                }
+                told |= {"yes": int(told["r"] > 4), "no": int(told["no"])}
+                file.write(mark.join(cell.format(**told) for cell in cells) + "\n")
+    return path
+
+
+def test_ratings_without_a_header_are_labels_where_that_is_said(tmp_path: Path) -> None:
+    """MovieLens' ratings.dat: '::' between the fields, no names."""
+    source = rows_of(tmp_path / "ratings.dat", "", "{u}", "{i}", "{r}", "{t}", mark="::")
+    (tmp_path / "other.csv").write_text("1,2\n3,4\n5,6\n")
+    ids = "user=column_1", "item=column_2"
+    found, text = drafted(source, tmp_path, *ids)
+    assert (found.shape, found.source.delimiter, found.item_table) == ("events", "::", None)
+    assert '--answer "labels=column_3 >= …"' in text
+    found, _ = drafted(source, tmp_path, *ids, "labels=column_3 >= 4, column_3 >= 2.5")
+    assert {name: task.label for name, task in found.tasks.items()} == {
+        "column_3": "column_3 >= 4",
+        "column_3_2": "column_3 >= 2.5",
+    }
+    assert trial.attempt(found, str(source), NOW).valid == 720
+    with pytest.raises(ValueError, match=r"labels: 'stars >= 4' is neither a column that is left .* those are column_3$"):
+        drafted(source, tmp_path, *ids, "labels=stars >= 4")
+
+
+def test_reviews_at_midnights_are_dates_and_their_overall_a_rating(tmp_path: Path) -> None:
+    """Amazon's reviews."""
+    cells = '{{"reviewerID": "A{u}"', '"asin": "B{i}"', '"overall": {r}.0', '"unixReviewTime": {day}}}'
+    source = rows_of(tmp_path / "reviews.json", "", *cells)
+    found, _ = drafted(source, tmp_path)
+    assert (found.columns.user, found.columns.item, found.time.kind, found.time.format) == (
+        "reviewerID",
+        "asin",
+        "date",
+        "epoch_s",
+    )
+    assert found.tasks["overall"].label == "overall >= 4"
+    assert trial.attempt(found, str(source), NOW).days == {str(date(2023, 11, 15) + timedelta(days=n)): 60 for n in range(12)}
+
+
+def test_a_click_and_its_opposite_are_one_label(tmp_path: Path) -> None:
+    """Taobao's ad log: a page id that is always the same is no item."""
+    source = rows_of(
+        tmp_path / "log.csv", "user,adgroup_id,pid,nonclk,clk,time_stamp", "{u}", "{i}", "9", "{no}", "{yes}", "{t}"
+    )
+    found, _ = drafted(source, tmp_path)
+    assert (found.columns.item, list(found.tasks)) == ("adgroup_id", ["clk"])
+
+
+def test_an_id_that_looks_like_a_measure_is_one_by_its_name(tmp_path: Path) -> None:
+    """Google Analytics' user_pseudo_id."""
+    source = rows_of(tmp_path / "log.csv", "user_pseudo_id,item_id,ts", "{u}.{u}7", "{i}", "{t}")
+    found, _ = drafted(source, tmp_path)
+    assert (found.columns.user, found.columns.text) == ("user_pseudo_id", ("user",))
+
+
+def test_codes_of_what_happened_are_asked_about(tmp_path: Path) -> None:
+    source = rows_of(tmp_path / "log.csv", "user_id,sku_id,type,time", "{u}", "{i}", "{r}", "{t}")
+    with pytest.raises(
+        ValueError, match=r"(?s)which column says what happened\?.*--answer behaviour=type   values .*behaviour=none"
+    ):
+        drafted(source, tmp_path)
+    assert drafted(source, tmp_path, "behaviour=none")[0].columns.behaviour is None
+    assert drafted(source, tmp_path, "behaviour=type")[0].behaviours["action_1"].values == ("1",)
+
+
 def test_what_sounds_unwanted_is_taken_off_the_score(tmp_path: Path) -> None:
     source = shop(tmp_path / "log.csv")
     source.write_text(source.read_text().replace("addtocart", "like").replace("purchase", "skip"))
@@ -288,15 +365,21 @@ def test_a_thin_log_is_learned_from_for_longer_and_a_long_one_from_its_end(
     assert contract.calendar.accept_from == (start.date() if first else None)
 
 
-@pytest.mark.parametrize("mark", [",", "\t", ";", "|"])
+@pytest.mark.parametrize("mark", [",", "\t", ";", "|", "::"])
 def test_separators_and_headers_are_seen(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "log.csv"
     rows = [["a", "b c", "9"], ["b", "d, e", "10"], ["c", 'f"g', "11"]]
-    with path.open("w", newline="") as file:
-        csv.writer(file, delimiter=mark).writerows([["x", "y", "z"], *rows])
+
+    def write(rows: list[list[str]]) -> None:
+        with path.open("w", newline="") as file:
+            if len(mark) > 1:  # csv writes none
+                file.writelines(mark.join(row) + "\n" for row in rows)
+            else:
+                csv.writer(file, delimiter=mark).writerows(rows)
+
+    write([["x", "y", "z"], *rows])
     assert (profile.sniff(path).delimiter, profile.sniff(path).header) == (mark, True)
-    with path.open("w", newline="") as file:
-        csv.writer(file, delimiter=mark).writerows(rows)
+    write(rows)
     assert (profile.sniff(path).delimiter, profile.sniff(path).header) == (mark, False)
 
 
