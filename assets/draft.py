@@ -23,7 +23,7 @@ from models.sections import Source, in_condition, parse_condition
 
 SAFE = re.compile(r"(^|_)(position|pos|rank|slot|tab|device|platform|channel|page|os)($|_)")
 MEASURES = re.compile(r"price|cost|duration|length|words|age$|amount|size|score|rating|_ms$|seconds|weight")
-SEPARATORS = "|;, "
+SEPARATORS = "|;,"
 RARE = 50
 LONG, SHORT = 50, 20
 
@@ -101,7 +101,8 @@ def _unknown(column: Column, seen: Profile, found: Roles) -> str:
 
 def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Series, evidence: str) -> None:
     kind, name = kind_of(column), _ours(column.name)
-    separator = _separator(values) if kind == "text" else None
+    words = column.name.endswith(":token_seq")  # RecBole's; elsewhere blanks stand in titles and names
+    separator = (" " if words else _separator(values)) if kind == "text" else None
     told = f"{evidence}; {column.distinct:,} values"
     if kind == "id" and MEASURES.search(plain(column.name)) and column.distinct > 20:
         kind = "number"
@@ -122,8 +123,7 @@ def _separator(values: pd.Series) -> str | None:
         return ","
     for mark in SEPARATORS:
         entries = texts.str.split(mark, regex=False)
-        again = 0.1 if mark == " " else 0.5  # words of a title come again too
-        if texts.str.contains(mark, regex=False).mean() > 0.2 and entries.explode().nunique() < again * entries.str.len().sum():
+        if texts.str.contains(mark, regex=False).mean() > 0.2 and entries.explode().nunique() < 0.5 * entries.str.len().sum():
             return mark
     return None
 
@@ -223,11 +223,10 @@ def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features
     yield _line(
         "repeats", f'"{kept}"', f"{repeated:,} of the rows seen stand there twice; 'real' counts both, 'duplicates' one"
     )
-    a_day = (days.total - days.earlier - days.later) / length
     yield "\n[training]"
-    yield _line("window_days", str(days.window), f"about {days.window * a_day:,.0f} rows")
+    yield _line("window_days", str(days.window), f"about {days.window * days.a_day:,.0f} rows")
     if days.judged > 1:
-        told = f"about {days.judged * a_day:,.0f} rows: a day alone has few people to judge a model by"
+        told = f"about {days.judged * days.a_day:,.0f} rows: a day alone has few people to judge a model by"
         yield _line("judged_days", str(days.judged), told)
 
 

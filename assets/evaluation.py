@@ -55,8 +55,8 @@ def evaluate(home: Home, contract: Contract, judged_day: str, run: str = "") -> 
     reigning = registry.champion(home, before=judged_day)
     inputs[CHAMPION] = reigning.tag if reigning else "none"
     theirs, why_not = _terms_of(home, reigning.tag) if reigning else (contract, "")
-    if theirs is not None:
-        why_not = _incomparable(contract, theirs)
+    if theirs is not None and reigning is not None:
+        why_not = _incomparable(contract, theirs) or _seen(theirs, reigning.judged_day, days)
     if theirs and not why_not:
         inputs |= samples.window_inputs(home, _read_by(contract, theirs), days)
 
@@ -151,6 +151,7 @@ def _verdict(
         "shape": contract.shape,
         "judged_day": judged_day,
         "judged_days": days,
+        "held_out": lake.require(home, challenger, judged_day).detail["held_out"],
         "challenger": {"name": challenger, "content": inputs[challenger]},
         "champion": {"tag": reigning.tag, "name": reigning.name, "judged_day": reigning.judged_day} if reigning else None,
         "promote": judgement["promote"],
@@ -199,6 +200,14 @@ def _incomparable(contract: Contract, theirs: Contract) -> str:
     if other := [f for f in ("user", "item", *contract.features) if contract.kind(f) != theirs.kind(f)]:
         return f"it reads {', '.join(other)} as another kind of value than the contract now says"
     return ""
+
+
+def _seen(theirs: Contract, judged_day: str, days: Sequence[str]) -> str:
+    """Why a champion that won on `judged_day` cannot be judged on `days`, which it may have learned from; empty when it can."""
+    known = theirs.label_days(theirs.training_days(judged_day)[-1])[-1]
+    if known < days[0]:
+        return ""
+    return f"it has learned from what happened until {known}, and training.judged_days now has the verdict begin with {days[0]}"
 
 
 def _page(home: Home, manifest: lake.Manifest) -> None:

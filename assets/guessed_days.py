@@ -50,7 +50,7 @@ MOST_JUDGED = 28
 class Days:
     """The days that a log is of, local to `zone`; rows `earlier` and `later` than these; least and most rows a day.
 
-    window, judged: days to learn from, and to judge by.
+    a_day: rows a day, on average · window, judged: days to learn from, and to judge by.
     """
 
     zone: str
@@ -62,6 +62,7 @@ class Days:
     later: int
     volume: tuple[int, int]
     total: int
+    a_day: float
     window: int
     judged: int
 
@@ -86,8 +87,8 @@ def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
     before = {day: rows for day, rows in by_day.items() if day < first}
     volumes = [by_day.get(first + timedelta(days=n), 0) for n in range((last - first).days + 1)]
     a_day, (least, most) = max(float(np.mean(volumes)), 1), WINDOW
-    window = min(max(least, math.ceil(LEARNED / a_day)), most, len(volumes) - 2)
-    judged = min(math.ceil(JUDGED / a_day), MOST_JUDGED, len(volumes) // 8)
+    judged = max(min(math.ceil(JUDGED / a_day), MOST_JUDGED, len(volumes) // 8), 1)
+    window = max(min(max(least, math.ceil(LEARNED / a_day)), most, len(volumes) - judged - 1), 2)
     return Days(
         zone,
         why,
@@ -98,8 +99,9 @@ def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
         sum(rows for day, rows in by_day.items() if day > last),
         (min(volumes), max(volumes)),
         sum(by_day.values()),
-        max(window, 2),
-        max(judged, 1),
+        a_day,
+        window,
+        judged,
     )
 
 

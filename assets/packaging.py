@@ -159,7 +159,8 @@ def _require_built(done: subprocess.CompletedProcess[str], tag: str) -> None:
 
 
 def compare(home: Home, contract: Contract, judged_day: str, say: served.Say = print) -> Result:
-    """Parity: the built bento, started as a process, against the offline probabilities; None when the champion stays.
+    """Parity: the built bento, started as a process, against the offline probabilities of the newest judged day that has any;
+    None when the champion stays.
 
     The record and the manifest's detail hold {"requests", "rows", "max_difference"}. Raises NotTheSame when a probability
     differs by more than LARGEST_DIFFERENCE, saying by how much and where; lake.Missing or lake.Blocked when the day, or one
@@ -170,22 +171,23 @@ def compare(home: Home, contract: Contract, judged_day: str, say: served.Say = p
     built = lake.require(home, "bento", judged_day)
     bento = read(home.promotion("bento", judged_day))
     name = read(home.promotion("packaged_model", judged_day))["name"]
+    day = samples.newest(home, contract.verdict_days(judged_day))
 
     def make(path: Path) -> Record:
         from models import artifact
         from models.window import read_requests
 
         ranker = artifact.load(home.model(name, judged_day))
-        chosen = spread(read_requests(home, ranker.contract, [judged_day]), MOST_REQUESTS)
+        chosen = spread(read_requests(home, ranker.contract, [day]), MOST_REQUESTS)
         # Not logged: these rankings were shown to nobody, and drift would count them.
-        with served.start(home, bento["tag"], replay=True, until=judged_day, logged=False, say=say) as service:
-            asking = Asking.of_days(home, ranker.contract, ranker.contract.history_days(judged_day, judged_day))
+        with served.start(home, bento["tag"], replay=True, until=day, logged=False, say=say) as service:
+            asking = Asking.of_days(home, ranker.contract, ranker.contract.history_days(day, day))
             online = rescore(service, asking, chosen)
         found = agreement(ranker.contract, chosen, ranker.score(chosen), online)
         lake.write_json(path, {"bento": bento["tag"], **found})
         return {"detail": found}
 
-    inputs = samples.window_inputs(home, contract, [judged_day]) | {"bento": built.content}
+    inputs = samples.window_inputs(home, contract, [day]) | {"bento": built.content}
     return lake.build(
         home, "parity", judged_day, home.promotion("parity", judged_day), make, inputs=inputs,
         code=lake.code_hash("assets/packaging.py", "assets/served.py", "assets/asking.py"),

@@ -33,8 +33,11 @@ BLOCK_BYTES = 16 << 20
 BLOCK_ROWS = 1 << 18
 LONGEST_LINE = 16 << 20
 """Of one line's commas alone the engine makes sixteen times its bytes."""
+ATOMIC = ".inter"
+"""RecBole's interactions, beside which lie its tables of items and users."""
+TABLES = (".item", ".user")
 SUFFIXES = {
-    "csv": (".csv", ".tsv", ".txt", ".log", ".dat", ".data", ".inter", ".item", ".user"),  # the last three are RecBole's
+    "csv": (".csv", ".tsv", ".txt", ".log", ".dat", ".data", ATOMIC),
     "jsonl": (".jsonl", ".ndjson", ".json"),
     "parquet": (".parquet", ".pq"),
 }

@@ -236,11 +236,11 @@ def told(wrong: Sequence[Wrong]) -> str:
         return str(wrong[0])
     first = "; ".join(f"{w.day}: {w.came} came, and expected was {w.expected}" for w in wrong[:SHOWN])
     more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-    causes = ", ".join(list(dict.fromkeys(w.cause for w in wrong))[:SHOWN])
+    causes = ", ".join(list(dict.fromkeys(w.cause.replace(w.day, "…") for w in wrong))[:SHOWN])
     return (
         f"{len(wrong)} days. {first}{more}. {causes[0].upper()}{causes[1:]}, or when the days are right add them to "
-        f"checks.unusual_days or widen checks.{wrong[0].check} in the contract, then ingest them again, "
-        f"{lake.remedy('events', wrong[0].day)} first"
+        f"checks.unusual_days or widen checks.{wrong[0].check} in the contract, then {lake.remedy('events', wrong[-1].day)}: "
+        "every day is held against the contract again"
     )
 
 

@@ -62,7 +62,7 @@ class Profile:
 
 
 def logs(source: str) -> list[list[Path]]:
-    """The files that `source` names, those of like columns together, the kind with most bytes first.
+    """The files that `source` names, those of like columns together, RecBole's interactions or the kind with most bytes first.
 
     Raises ValueError when there is none that could be a log.
     """
@@ -74,9 +74,16 @@ def logs(source: str) -> list[list[Path]]:
         raise ValueError(f"no log to look at in {source!r}; give a file, a folder or a glob of CSV, JSON lines or Parquet")
     kinds: dict[Any, list[Path]] = {}
     for file in files:
-        guess = sniff(file)
-        kinds.setdefault((guess.format, guess.delimiter, _columns(file, guess)), []).append(file)
-    return sorted(kinds.values(), key=lambda kind: -sum(p.stat().st_size for p in kind))
+        try:
+            guess = sniff(file)
+            kinds.setdefault((guess.format, guess.delimiter, _columns(file, guess)), []).append(file)
+        except ValueError:  # an empty file, say: of no use to the draft, and ingest has a rule for it
+            if file is files[-1] and not kinds:
+                raise
+    return sorted(
+        kinds.values(),
+        key=lambda kind: (not parsing.unpacked_name(kind[0]).endswith(parsing.ATOMIC), -sum(p.stat().st_size for p in kind)),
+    )
 
 
 def neighbours(log: Profile, entities: dict[str, re.Pattern[str]]) -> list[Path]:
@@ -86,7 +93,7 @@ def neighbours(log: Profile, entities: dict[str, re.Pattern[str]]) -> list[Path]
     id → words for what it names.
     """
     folder = log.files[0].parent
-    known = tuple(suffix for suffixes in parsing.SUFFIXES.values() for suffix in suffixes)
+    known = (*(suffix for suffixes in parsing.SUFFIXES.values() for suffix in suffixes), *parsing.TABLES)
     readable = [place for place in (folder, folder.parent) if os.access(place, os.R_OK | os.X_OK)]
     there = [p for place in readable for p in sorted(place.iterdir()) if p.is_file() and p not in log.files]
     found: list[Path] = []

@@ -83,14 +83,19 @@ def mature_days(home: Home, contract: Contract, days: Sequence[str]) -> list[str
 
 
 def held_out(home: Home, days: Sequence[str], most: int) -> list[str]:
-    """The days of a training window to stop early on: the last that are no outage, `most` of them, at most half of the window.
+    """The days of a training window to stop early on: the last that are no outage, `most` of them, at most half of those.
 
     An outage has less than a tenth of the median day's samples: one would stop on noise. It is trained on. Raises lake.Missing.
     """
     counts = {day: lake.require(home, "samples", day).counts["samples"] for day in days}
     usual = median(counts.values())
     fit = [day for day, count in counts.items() if count and count >= usual / 10]
-    return sorted(fit)[-min(most, len(days) // 2) :] or [days[-1]]
+    return sorted(fit)[-max(1, min(most, len(fit) // 2)) :] or [days[-1]]
+
+
+def newest(home: Home, days: Sequence[str]) -> str:
+    """The last of `days` that has a sample, else the last. Raises lake.Missing."""
+    return max((day for day in days if lake.require(home, "samples", day).counts["samples"]), default=days[-1])
 
 
 def window_inputs(home: Home, contract: Contract, days: Sequence[str]) -> dict[str, str]:

@@ -44,8 +44,8 @@ def train(
     days = contract.training_days(judged_day)
     if len(days) < 2:
         raise ValueError(
-            f"{name} for {judged_day}: needs two days or more whose labels are known before it (to train on, and one to "
-            f"stop early on), and has {len(days)}; judge a later day"
+            f"{name} for {judged_day}: needs two days or more whose labels are known before the days that are judged "
+            f"(to train on, and to stop early on), and has {len(days)}; judge a later day"
         )
     inputs = samples.window_inputs(home, contract, days)
 

@@ -5,6 +5,7 @@ The run ids are in the manifests, not in the verdict: the same day judged again 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ def origin(home: Home, verdict: dict[str, Any], manifest: lake.Manifest) -> Orig
         "This verdict": [partition(dataset, "verdict", day), *_run(manifest)],
         "Challenger": _made(home, dataset, challenger, day),
         "Its rivals of the day": [link for name in others for link in _made(home, dataset, name, day)],
-        "Rows judged": [partition(dataset, "samples", judged) for judged in ends(verdict["judged_days"])],
+        "Rows judged": _samples(dataset, verdict["judged_days"]),
     }
     if reigning := verdict["champion"]:
         its = reigning["judged_day"]
@@ -48,10 +49,13 @@ def origin(home: Home, verdict: dict[str, Any], manifest: lake.Manifest) -> Orig
         if home.verdict_page(its).is_file():
             out["Champion"].append(Link(f"its own verdict of {its}", home.verdict_page(its).name))
     trained = lake.read(home, challenger, day)
-    days = trained.detail["days"] if trained else []
-    days = days if len(days) <= SHOWN_DAYS else ends(days)
-    out["Rows trained on"] = [Link(d, partition(dataset, "samples", d).url) for d in days]
+    out["Rows trained on"] = _samples(dataset, trained.detail["days"] if trained else [])
     return {what: links for what, links in out.items() if links}
+
+
+def _samples(dataset: str, days: Sequence[str]) -> list[Link]:
+    shown = days if len(days) <= SHOWN_DAYS else ends(days)
+    return [Link(day, partition(dataset, "samples", day).url) for day in shown]
 
 
 def partition(dataset: str, asset: str, day: str) -> Link:

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from assets import verdict_charts, verdict_origin
-from models.days import ends
+from models.days import ends, span
 from models.judgement import CHAMPION, MIN_EACH, MIN_USERS, POPULARITY
 
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -30,6 +30,7 @@ def render(verdict: Verdict, origin: verdict_origin.Origin | None = None, made_f
         verdict=verdict,
         headline=headline(verdict),
         day=" to ".join(f"{date.fromisoformat(day):%A, %-d %B %Y}" for day in ends(verdict["judged_days"])),
+        held_out=span(verdict["held_out"]),
         tasks=tasks,
         words={task: _words(verdict, task) for task in tasks},
         origin=origin or {},

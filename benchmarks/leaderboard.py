@@ -65,6 +65,7 @@ class Given:
         try:
             contract = load(dataset)
             home = Home(Path(root).absolute(), contract.name)
+            search.one_by_one(contract)
             searched = max((day for trial in trials if trial["log"] == contract.name for day in trial["days"]), default="")
             chosen = tuple(day for day in days.to_judge(home, contract) if day > searched)[-3:]
             for day in chosen:

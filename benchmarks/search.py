@@ -83,11 +83,18 @@ class Log:
     @classmethod
     def read(cls, name: str, home: Home, contract: Contract, judged_day: str | None = None) -> Log:
         """The training days of `judged_day`; by default of the earlier of the two that a demo judges, the last that can be."""
+        one_by_one(contract)
         judged = judged_day or days.to_judge(home, contract)[-2:][0]
         chosen = contract.training_days(judged)
         content = hashlib.sha256(json.dumps(samples.window_inputs(home, contract, chosen)).encode()).hexdigest()[:16]
         fit, held_out = (window.read_requests(home, contract, part) for part in (chosen[:-1], chosen[-1:]))
         return cls(name, contract, chosen, content, fit, held_out)
+
+
+def one_by_one(contract: Contract) -> None:
+    """Raises ValueError for a contract whose days are judged together: models are compared on a day here."""
+    if contract.training.judged_days > 1:
+        raise ValueError(f"models are compared day by day; set training.judged_days = 1 in the contract '{contract.name}'")
 
 
 def settings(trials: int) -> list[Setting]:

@@ -251,7 +251,7 @@ class Validation(Section):
 class Training(Section):
     window_days: int = Field(14, ge=2, le=3660)
     judged_days: int = Field(
-        1, ge=1, le=366, description="that a verdict is of, the judged day last; early stopping has as many"
+        1, ge=1, le=366, description="that a verdict is of, the judged day last; early stopping has up to as many"
     )
     candidates: Annotated[tuple[str, ...], AfterValidator(_candidates)] = ("dtrn", "mmoe")
     references: tuple[Literal["popularity", "lightgbm"], ...] = ("popularity", "lightgbm")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
-from assets import ingest, ledger
+from assets import ingest, lake, ledger
 from models.contract import Contract
 from models.home import UNKNOWN_DAY, Home
 from orchestration import jobs
@@ -24,14 +24,28 @@ def of_log(home: Home, contract: Contract) -> list[str]:
 
 
 def to_judge(home: Home, contract: Contract) -> list[str]:
-    """Every day of the log that can be judged. Raises ValueError when there is none."""
+    """Every day of the log that can be judged, without those known to have no sample. Raises ValueError when there is none."""
     every = of_log(home, contract)
-    if not (judged := jobs.judged_days(contract, every[-1])):
+    if not (judged := jobs.judgeable(contract, every[-1])):
         raise ValueError(
             f"the log ends on {every[-1]}, too early to judge a day: it takes {contract.training.judged_days} to judge and two "
             "before, all with their labels known"
         )
-    return judged
+    sampled = {day: lake.read(home, "samples", day) for day in judged}
+    return [day for day, manifest in sampled.items() if manifest is None or manifest.counts["samples"]] or judged
+
+
+def apart(judged: list[str], count: int) -> list[str]:
+    """Of days in a row the last, and those before it that are `count` and more apart.
+
+    >>> apart(["2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04"], 2), apart(["2026-03-01", "2026-03-07"], 1)
+    (['2026-03-02', '2026-03-04'], ['2026-03-01', '2026-03-07'])
+    """
+    kept: list[str] = []
+    for day in reversed(judged):
+        if not kept or date.fromisoformat(kept[0]) - date.fromisoformat(day) >= timedelta(days=count):
+            kept.insert(0, day)
+    return kept
 
 
 def base_day(home: Home, contract: Contract, day: str | None) -> str:

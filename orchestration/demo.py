@@ -1,8 +1,9 @@
 """The daily job on a whole log, from its files to a served and monitored champion, in one process.
 
-Every day is ingested and sampled; the last two mature days are retrained for and judged, so that the first champion is
-challenged once; then the champion's bento answers the last judged day's requests over HTTP, and what it answered is landed,
-joined with what followed, and held against the champion's training window. What is unchanged is not done again.
+Every day is ingested and sampled; the last two mature days that share no judged row are retrained for and judged, so that
+the first champion is challenged once; then the champion's bento answers the last judged day's requests over HTTP, and what it
+answered is landed, joined with what followed, and held against the champion's training window. What is unchanged is not done
+again.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ def demo(contract: Contract, home: Home, progress: Progress, *, source: str, log
         progress.heading(f"{contract.name}: {contract.description or 'daily job'}")
         log_source.ready(contract, home, log, progress)
         line.take_in()
-        every, judged = days.of_log(home, contract), days.to_judge(home, contract)[-JUDGED:]
+        every = days.of_log(home, contract)
         line.data_days(every[0], every[-1])
+        judged = days.apart(days.to_judge(home, contract), contract.training.judged_days)[-JUDGED:]
         for day in judged:
             progress.heading(f"judged day {day}")
             line.judged_day(day)

@@ -97,8 +97,8 @@ def days_of(run: dg.DagsterRun) -> tuple[str, str] | None:
     return (first, last) if first and last else None
 
 
-def judged_days(contract: Contract, last_ingested: str) -> list[str]:
-    """Days that can be judged once all days up to `last_ingested` are in: mature, with two mature days before them."""
+def judgeable(contract: Contract, last_ingested: str) -> list[str]:
+    """Days that can be judged once all days up to `last_ingested` are in: mature, with two mature days before the verdict's."""
     return [
         day
         for day in contract.days(date.fromisoformat(last_ingested))

@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from statistics import median
 
@@ -112,12 +112,14 @@ def _tell_unusual(contract: Contract, found: trial.Trial, volumes: dict[str, int
         if day not in map(str, contract.checks.unusual_days) and not terms.smallest * usual <= rows <= terms.largest * usual
     }
     if len(odd) > SHOWN:
-        least, most = min(odd.values()), max(odd.values())
-        wide = (
-            f"smallest = {math.floor(100 * least / usual) / 100:g}, largest = {math.ceil(max(most / usual, terms.largest)):g}"
-        )
+        gaps = len(whole) < (date.fromisoformat(max(whole)) - date.fromisoformat(min(whole))).days + 1
+        least, most = 0 if gaps else min(odd.values()), max(odd.values())
+        smallest = min(math.floor(100 * least / usual) / 100, terms.smallest)
+        wide = f"smallest = {smallest:g}, largest = {math.ceil(max(most / usual, terms.largest)):g}"
         told = f"{len(odd)} of {len(whole)} days are far from the median day's {usual:,.0f} rows, {least:,} to {most:,}"
-        console.print(f"  [yellow]![/yellow] {told}; if the log is like that: checks.volume = {{ {wide} }}", highlight=False)
+        console.print(
+            f"  [yellow]![/yellow] {told}; if the log is like that, begin with checks.volume = {{ {wide} }}", highlight=False
+        )
         return
     for day, rows in odd.items():
         told = f"{day} has {rows:,} rows, the median day {usual:,.0f}; if that is right (an outage, a sale)"

@@ -29,9 +29,11 @@ def retrain(contract: Contract, job: dg.UnresolvedAssetJobDefinition) -> dg.Sens
             yield dg.SkipReason(f"run {run.run_id} is not a scheduled ingest")
             return
         day = days[1]
-        days_to_judge = jobs.judged_days(contract, day)
+        days_to_judge = jobs.judgeable(contract, day)
         if not days_to_judge:
-            yield dg.SkipReason(f"after {day} no day of {contract.name} can be judged yet: it takes two mature days before it")
+            yield dg.SkipReason(
+                f"after {day} no day of {contract.name} can be judged yet: it takes two mature days before the verdict's"
+            )
             return
         for part, names in (("judge", jobs.judged(contract)), ("monitor", jobs.MONITORED)):
             yield dg.RunRequest(

@@ -66,7 +66,7 @@ def test_every_day_that_comes_in_makes_one_more_day_judged_on_one_day_more_of_tr
 ) -> None:
     terms = around(base, zone, change)
     behind = 2 if base is logs.EXPOSURES else 1  # a horizon of 30 hours, and of 24
-    judged = [jobs.judged_days(terms, day) for day in terms.days()]
+    judged = [jobs.judgeable(terms, day) for day in terms.days()]
     assert [len(days) for days in judged] == [max(0, n - 2 * behind - 1) for n in range(9)]
     for day in judged[-1]:
         newest = date.fromisoformat(terms.training_days(day)[-1])

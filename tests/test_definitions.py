@@ -110,12 +110,12 @@ def test_a_calendar_without_end_holds_the_days_that_are_over() -> None:
     ids=lambda c: c.name,
 )
 def test_a_window_is_what_the_contract_says_it_is(terms: Contract) -> None:
-    for day in jobs.judged_days(terms, str(terms.calendar.last_day)):
+    for day in jobs.judgeable(terms, str(terms.calendar.last_day)):
         trained = terms.training_days(day)
         assert upstream(terms, "dtrn", "samples", day) == trained
         assert upstream(terms, "popularity", "histories", day) == terms.history_days(trained[0], trained[-1])
         assert upstream(terms, "verdict", "samples", day) == terms.verdict_days(day)
-        assert upstream(terms, "parity", "samples", day) == [day]
+        assert upstream(terms, "parity", "samples", day) == terms.verdict_days(day)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +208,10 @@ def test_other_runs_and_too_short_a_log_are_followed_by_nothing() -> None:
 
 def test_judged_days_are_mature_and_have_two_days_to_learn_from() -> None:
     # Taobao waits a day for its labels: 11-25 and 11-26 teach, 11-27 is on the way, 11-28 is judged once 11-29 is in.
-    assert jobs.judged_days(load("taobao"), "2017-11-28") == []
-    assert jobs.judged_days(load("taobao"), "2017-11-29") == ["2017-11-28"]
-    assert jobs.judged_days(load("taobao"), "2017-12-03")[-2:] == ["2017-12-01", "2017-12-02"]
-    assert jobs.judged_days(load("simulated"), "2026-03-04") == ["2026-03-04"]
+    assert jobs.judgeable(load("taobao"), "2017-11-28") == []
+    assert jobs.judgeable(load("taobao"), "2017-11-29") == ["2017-11-28"]
+    assert jobs.judgeable(load("taobao"), "2017-12-03")[-2:] == ["2017-12-01", "2017-12-02"]
+    assert jobs.judgeable(load("simulated"), "2026-03-04") == ["2026-03-04"]
 
 
 @dg.op

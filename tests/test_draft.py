@@ -294,6 +294,36 @@ def test_an_id_that_looks_like_a_measure_is_one_by_its_name(tmp_path: Path) -> N
     assert (found.columns.user, found.columns.text) == ("user_pseudo_id", ("user",))
 
 
+def test_columns_of_any_name_are_drafted_and_read(tmp_path: Path) -> None:
+    """A quote in what is a label, in what is none, and in what is always the same of an item."""
+    source = rows_of(
+        tmp_path / "log.csv", "user_id,item_id,ts,who's online,guest's rating,shop's score,a \"b\" c",
+        "{u}", "{i}", "{t}", "{yes}", "{r}", "{i}", "{no}",
+    )  # fmt: skip
+    source.write_text(source.read_text().replace('a "b" c', '"a ""b"" c"', 1))
+    found, text = drafted(source, tmp_path)
+    assert {name: task.label for name, task in found.tasks.items()} == {"guest_s_rating": "'guest''s rating' >= 4"}
+    assert found.label_columns == ("guest's rating",)
+    assert "when = \"'who''s online'\"" in text
+    assert found.features["shop_s_score"].column == "shop's score"
+    tried = trial.attempt(found, str(source), NOW)
+    rated = sum(int(line.split(",")[4]) >= 4 for line in source.read_text().splitlines()[1:])
+    assert (tried.rules, tried.positives) == ({}, {"guest_s_rating": rated})
+
+
+def test_blanks_in_names_and_prose_make_no_list(tmp_path: Path) -> None:
+    words = [f"word{n}" for n in range(60)]
+    draws = random.Random(9)
+    source = rows_of(tmp_path / "log.csv", "user_id,item_id,ts", "{u}", "{i}", "{t}")
+    with (tmp_path / "items.csv").open("w") as file:
+        file.write("item_id,author,about\n")
+        file.writelines(
+            f"{n},{draws.choice(words)} {draws.choice(words)},{' '.join(draws.choices(words, k=20))}\n" for n in range(60)
+        )
+    found, _ = drafted(source, tmp_path)
+    assert [found.features[name].separator for name in ("author", "about")] == [None, None]
+
+
 def test_codes_of_what_happened_are_asked_about(tmp_path: Path) -> None:
     source = rows_of(tmp_path / "log.csv", "user_id,sku_id,type,time", "{u}", "{i}", "{r}", "{t}")
     with pytest.raises(
@@ -314,25 +344,31 @@ def test_what_sounds_unwanted_is_taken_off_the_score(tmp_path: Path) -> None:
 
 def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path) -> None:
     """Types behind the names of columns, a tab between them, lists by blanks, and suffixes of their own."""
+    (folder := tmp_path / "films").mkdir()
+    (folder / "empty.txt").touch()
     draws, rated = random.Random(5), 0
-    with (tmp_path / "films.inter").open("w") as file:
+    with (folder / "films.inter").open("w") as file:
         file.write("user_id:token\titem_id:token\trating:float\ttimestamp:float\n")
         for n in range(900):
             rating = draws.randint(1, 5)
             rated += rating >= 4
             file.write(f"{draws.randrange(30)}\t{draws.randrange(40)}\t{rating}\t{1_741_000_000 + 400 * n}\n")
     genres = ["Drama", "Comedy", "War", "Crime", "Film-Noir", "Western", "Musical", "Thriller", "Children's", "Fantasy"]
-    with (tmp_path / "films.item").open("w") as file:
+    with (folder / "films.item").open("w") as file:
         file.write("item_id:token\tmovie_title:token_seq\tclass:token_seq\n")
-        file.writelines(f"{n}\tThe Film no {n * 17}\t{' '.join(draws.sample(genres, 3))}\n" for n in range(40))
-    contract, text = drafted(tmp_path / "films.inter", tmp_path)
+        file.writelines(f"{n}\t{'The Film ' * 150}no {n}\t{' '.join(draws.sample(genres, 3))}\n" for n in range(40))
+    (folder / "films.user").write_text("user_id:token\n" + "".join(f"{n}\n" for n in range(30)))
+    assert (folder / "films.item").stat().st_size > (folder / "films.inter").stat().st_size
+    contract, text = drafted(folder, tmp_path)
     assert contract.tasks["rating"].label == "'rating:float' >= 4"
     assert contract.label_columns == ("rating:float",)
     assert (contract.features["class"].column, contract.features["class"].separator) == ("class:token_seq", " ")
     assert contract.item_table is not None
     assert contract.item_table.file == "films.item"
     assert "# a guess" in text
-    found = trial.attempt(contract, str(tmp_path / "films.inter"), NOW)
+    assert contract.features.keys() == {"movie_title", "class"}
+    (folder / "empty.txt").unlink()
+    found = trial.attempt(contract, str(folder), NOW)
     assert (found.valid, found.rules) == (900, {})
     assert found.positives == {"rating": rated}, "the label of every row is known at once"
 
@@ -341,8 +377,8 @@ def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path)
     ("days", "rows", "first", "window", "judged"),
     [
         (10, 20, 0, 8, 1),
-        (150, 20, 0, 148, 18),
-        (320, 50, 0, 300, 28),
+        (150, 20, 0, 131, 18),
+        (320, 50, 0, 291, 28),
         (70, 2000, 0, 50, 2),
         (20, 9000, 0, 14, 1),
         (1200, 1, 834, 300, 28),
@@ -429,19 +465,32 @@ def test_a_check_names_the_file_and_the_days_that_are_unusual(tmp_path: Path) ->
     assert "2025-03-04 has 2 rows, the median day 400" in text
 
 
-def test_a_log_of_many_unusual_days_is_told_how_wide_its_limits_would_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("volumes", "odd", "there", "told", "limits"),
+    [
+        ([400] * 7 + [20, 40, 60, 80, 100], 5, 12, "400 rows, 20 to 100", "smallest = 0.05, largest = 3"),
+        ([80] * 7 + [400, 300, 320, 380, 260], 5, 12, "80 rows, 260 to 400", "smallest = 0.3, largest = 5"),
+        ([400] * 7 + [20, 0, 60, 80, 100], 4, 11, "400 rows, 0 to 100", "smallest = 0, largest = 3"),
+    ],
+)
+def test_a_log_of_many_unusual_days_is_told_how_wide_its_limits_would_be(
+    tmp_path: Path, volumes: list[int], odd: int, there: int, told: str, limits: str
+) -> None:
     source = tmp_path / "log.csv"
     header, *rows = shop(source, days=12).read_text().splitlines()
-    kept = [row for day in range(12) for row in rows[400 * day : 400 * day + (400 if day < 7 else 20 * (day - 6))]]
+    kept = [row for day, count in enumerate(volumes) for row in rows[400 * day : 400 * day + count]]
     source.write_text("\n".join([header, *kept]) + "\n")
     contract, _ = drafted(source, tmp_path)
     terms = contract.training.model_copy(update={"candidates": ("mmoe",)})
-    told = Console(record=True, width=200)
-    newcomer.tell_trial(contract.model_copy(update={"training": terms}), "mine.toml", str(source), told)
-    text = told.export_text()
-    assert "5 of 12 days are far from the median day's 400 rows, 20 to 100" in text
-    assert "checks.volume = { smallest = 0.05, largest = 3 }" in text
+    out = Console(record=True, width=200)
+    newcomer.tell_trial(contract.model_copy(update={"training": terms}), "mine.toml", str(source), out)
+    text = out.export_text()
+    assert f"{odd} of {there} days are far from the median day's {told}" in text
+    assert f"begin with checks.volume = {{ {limits} }}" in text
     assert "unusual_days" not in text
+    wide = tmp_path / "wide.toml"
+    wide.write_text((tmp_path / "drafted.toml").read_text() + f"\n[checks]\nvolume = {{ {limits} }}\n")
+    assert load(wide).checks.volume.largest >= 3
 
 
 def test_a_log_of_one_user_says_what_cannot_be_learned(tmp_path: Path) -> None:

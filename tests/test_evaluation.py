@@ -65,9 +65,15 @@ def test_the_first_challenger_is_judged_beside_the_references_on_the_rows_of_the
     assert set(verdict["comparisons"]["popularity"]) == {"click", "buy", "mean"}
 
 
+def together(count: int, **told: Any) -> Contract:
+    """The terms with so many days judged together, of MMoE beside popularity."""
+    told |= {"judged_days": count, "candidates": ("mmoe",), "references": ("popularity",)}
+    return TERMS.model_copy(update={"training": TERMS.training.model_copy(update=told)})
+
+
 def test_days_that_are_judged_together_are_one_verdict(home: Home) -> None:
-    told = {"judged_days": 2, "candidates": ("mmoe",), "references": ("popularity",)}
-    terms = TERMS.model_copy(update={"training": TERMS.training.model_copy(update=told)})
+    terms = together(2)
+    crown(home, "mmoe", FIRST, FIRST)
     for name in ("mmoe", "popularity"):
         manifest, _ = training.train(home, terms, name, JUDGED, lambda line: None)
         assert manifest.detail == {"days": ["2026-03-28", "2026-03-29"], "held_out": ["2026-03-29"]}
@@ -76,14 +82,38 @@ def test_days_that_are_judged_together_are_one_verdict(home: Home) -> None:
     verdict = evaluation.read(home, JUDGED)
     days = [read_requests(home, terms, [day]) for day in (FIRST, JUDGED)]
     assert (verdict["judged_days"], verdict["samples"]) == ([FIRST, JUDGED], sum(map(len, days)))
-    for name, load in (("mmoe", artifact.load), ("popularity", baselines.load)):
-        scores = np.concatenate([load(home.model(name, JUDGED)).score(day) for day in days])
+    models = {
+        "mmoe": artifact.load(home.model("mmoe", JUDGED)),
+        "champion": artifact.load(home.model("mmoe", FIRST)),
+        "popularity": baselines.load(home.model("popularity", JUDGED)),
+    }
+    for name, model in models.items():
+        scores = np.concatenate([model.score(day) for day in days])
         for t, task in enumerate(terms.task_names):
             expected = roc_auc_score(np.concatenate([day.label[:, t] for day in days]), scores[:, t])
             assert verdict["models"][name][task]["auc"] == pytest.approx(expected, abs=1e-9)
     page = home.verdict_page(JUDGED).read_text()
     assert "Tuesday, 31 March 2026 to Wednesday, 1 April 2026" in page
-    assert f"samples {FIRST}" in page
+    assert "did best on\n2026-03-29, which none was fitted on" in page
+    assert "trained on by none. 2\ndays are judged together" in page
+    assert page.index("Rows judged</dt><dd><a") < page.index(f">{FIRST}</a>") < page.index("Rows trained on")
+
+
+def test_a_champion_that_has_learned_from_the_judged_days_is_not_compared(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `judged_days` was raised: the champion of the 31st learned from labels of the 30th."""
+    assert evaluation._seen(TERMS, FIRST, [FIRST, JUDGED]) == ""
+    why_not = evaluation._seen(TERMS, FIRST, ["2026-03-30", FIRST, JUDGED])
+    assert why_not.startswith(
+        "it has learned from what happened until 2026-03-30, and training.judged_days now has the verdict"
+    )
+    tag = crown(home, "mmoe", FIRST, FIRST)
+    asked: list[Any] = []
+    monkeypatch.setattr(evaluation, "_seen", lambda *given: asked.append(given) or why_not)
+    evaluation.evaluate(home, TERMS, JUDGED)
+    verdict = evaluation.read(home, JUDGED)
+    assert "champion" not in verdict["models"]
+    assert f"The champion {tag} could not be compared: it has learned" in " ".join(verdict["reasons"])
+    assert [(day, days) for _, day, days in asked] == [(FIRST, [JUDGED])]
 
 
 def test_an_unchanged_day_is_not_judged_again_and_a_retrained_model_is(home: Home) -> None:

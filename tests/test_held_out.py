@@ -59,3 +59,21 @@ def test_vocabulary_and_bins_are_those_of_the_days_before_the_one_held_out(tmp_p
     assert lake.require(home, "mmoe", JUDGED).inputs.keys() == {
         *(f"samples/{day}" for day in days), *(f"histories/{day}" for day in TERMS.history_days(days[0], days[-1]))
     }  # fmt: skip
+
+
+def test_as_many_days_are_held_out_as_are_judged_together(tmp_path: Path) -> None:
+    terms = TERMS.model_copy(update={"training": TERMS.training.model_copy(update={"judged_days": 2})})
+    home = Home(tmp_path, terms.name)
+    for place, day in enumerate(terms.days()):
+        logs.write_events(home, terms, day, impressions(day, 1000 * place, [1.0] * (30 + place)))
+    for day in terms.days():
+        histories.build(home, terms, day)
+        samples.build(home, terms, day)
+    manifest, _ = training.train(home, terms, "mmoe", JUDGED, say=lambda _: None)
+    first = terms.days().index("2026-03-27")
+    assert manifest.detail["days"] == ["2026-03-27", "2026-03-28", "2026-03-29", "2026-03-30"]
+    assert manifest.detail["held_out"] == ["2026-03-29", "2026-03-30"]
+    assert manifest.counts == {"training": 60 + 2 * first + 1, "validation": 60 + 2 * first + 5}
+    known = {int(i) for i in artifact.load(home.model("mmoe", JUDGED)).vocabulary.tables["item"]}
+    assert not {1000 * (first + n) + 40 for n in (2, 3)} & known
+    assert max(known) < 1000 * (first + 2)

@@ -102,6 +102,8 @@ def test_what_is_wrong_with_many_days_is_told_of_the_first_and_what_to_do_once()
     assert "; and 2 more. Look for less, look for twice, or when the days are right add them to checks.unusual_days" in said
     assert said.count("./dtrn ingest") == 1
     assert day_of(97) not in said
+    assert plausibility.told(found[:3]).count("look for less") == 0
+    assert "more" not in plausibility.told(found[:3]).split(".")[1]
     assert plausibility.told(found[:1]) == str(found[0])
 
 

@@ -265,9 +265,12 @@ def test_a_conditional_label_follows_the_whole_chain_of_conditions() -> None:
         ([40, 40, 20], 1, [2]),
         ([0, 0, 0], 1, [2]),
         ([40, 30, 20, 40], 2, [2, 3]),
-        ([40, 30, 1, 40], 2, [1, 3]),
+        ([40, 30, 1, 40, 25], 2, [3, 4]),
+        ([40, 30, 40, 1, 40], 2, [2, 4]),
         ([40, 30, 20, 40], 9, [2, 3]),
         ([40, 30], 9, [1]),
+        ([0, 0, 40, 40], 2, [3]),
+        ([1, 0, 20, 30, 0, 25], 28, [5]),
     ],
 )
 def test_the_days_held_out_are_the_last_that_are_no_outage(
@@ -285,3 +288,4 @@ def test_the_days_held_out_are_the_last_that_are_no_outage(
     for day in days:
         samples.build(home, terms, day)
     assert samples.held_out(home, days, most) == [days[n] for n in expected]
+    assert samples.newest(home, days) == max((day for day, count in zip(days, rows, strict=True) if count), default=days[-1])
