@@ -218,3 +218,18 @@ def test_what_is_missing_is_answered_with_the_command_that_makes_it(folder: Path
     with pytest.raises(lake.Missing, match=f"needed and not there; {re.escape(told)}$"):
         lake.require(home_of(folder), stage, DAY1)
     assert lake.remedy("events", "earlier") == "materialise events of earlier"
+
+
+def test_a_finding_of_many_days_shows_the_first_of_them() -> None:
+    wrong = {f"2024-01-0{n}": (0, f"{n} rows") for n in range(1, 7)}
+    said = acceptance._said(acceptance.no_duplicates, wrong)
+    assert said.splitlines()[:4] == [
+        "2024-01-01: expected 0, found 1 rows",
+        "2024-01-02: expected 0, found 2 rows",
+        "2024-01-03: expected 0, found 3 rows",
+        f"and 3 more. {acceptance.REMEDY}",
+    ]
+    alike = {day: (0, "1 row") for day in wrong}
+    assert acceptance._said(acceptance.no_duplicates, alike).startswith(
+        "2024-01-01 to 2024-01-06 (6 days): expected 0, found 1 row."
+    )

@@ -174,16 +174,21 @@ def sides(shop: Shop) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     return drift.reference(home, ranker, SHOWN.training_days(JUDGED)), pd.read_parquet(home.predictions(JUDGED))
 
 
-def test_probabilities_are_held_against_those_that_training_itself_gives_its_early_stopping_day(shop: Shop) -> None:
+@pytest.mark.parametrize("judged_days", [1, 2])
+def test_probabilities_are_held_against_those_that_training_itself_gives_its_early_stopping_days(
+    shop: Shop, judged_days: int
+) -> None:
     home, ranker, _ = shop
     network = copy.deepcopy(ranker.network)
     with torch.no_grad():  # so little training leaves what statistics say near 0
         for fields in network.bottom.tables():
             for table in fields.told:
                 table.normal_(std=3)
-    ranker = replace(ranker, network=network)
+    terms = SHOWN.model_copy(update={"training": SHOWN.training.model_copy(update={"judged_days": judged_days})})
+    ranker = replace(ranker, network=network, contract=terms)
     days = SHOWN.training_days("2026-04-03")  # of the window of JUDGED no label is known on the day that stops early
-    held_out = samples.held_out(home, days, 1)
+    held_out = samples.held_out(home, days, judged_days)
+    assert len(held_out) == judged_days
     fit, stop = read_requests(home, SHOWN, [day for day in days if day not in held_out]), read_requests(home, SHOWN, held_out)
     vocabulary = replace(ranker.vocabulary, statistics=Vocabulary.fit(fit, SHOWN, (fit, stop)).statistics)
     expected = training.predict(network, training.loader_of(network.recipe, vocabulary, stop))
