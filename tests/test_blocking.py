@@ -229,7 +229,7 @@ def test_a_finding_of_many_days_shows_the_first_of_them() -> None:
         "2024-01-03: expected 0, found 3 rows",
         f"and 3 more. {acceptance.REMEDY}",
     ]
-    alike = {day: (0, "1 row") for day in wrong}
+    alike = dict.fromkeys(wrong, (0, "1 row"))
     assert acceptance._said(acceptance.no_duplicates, alike).startswith(
         "2024-01-01 to 2024-01-06 (6 days): expected 0, found 1 row."
     )
