@@ -141,7 +141,7 @@ def _answer(
             *(f"| {c.wanted} | {c.measured} | {leaderboard_sections.verdict(c.met)} |" for c in parts),
             "",
         ]
-    out += [leaderboard_sections.beside_lightgbm(worlds, tasks), ""]
+    out += [leaderboard_sections.beside_lightgbm(worlds, tasks), "", *leaderboard_sections.beside_controls(worlds, tasks)]
     for dataset, boards in logs.items():
         out += leaderboard_sections.beside_baselines(dataset, boards)
     if not logs:

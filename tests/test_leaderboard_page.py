@@ -206,6 +206,16 @@ def test_in_the_worlds_it_says_so_too() -> None:
     )
 
 
+def test_what_a_part_is_worth_is_told_over_all_kinds_of_world() -> None:
+    levels = {(0, 0): 0.8, (0, 1): 0.6, (1, 0): [0.6, 0.8, 0.7, 0.7, 0.7]}
+    boards = {c: cell(of_worlds({"dtrn-tim": 0.7, "dtrn": level}, c), c) for c, level in levels.items()}
+    boards[1, 1] = cell(of_worlds({"dtrn-tim": 0.7, "dtrn": 0.9}, (1, 1), 1), (1, 1))  # one world is not all of them
+    told = leaderboard_sections.beside_controls(boards, ["cart"])  # type: ignore[arg-type]
+    assert told[-2] == f"| dtrn-tim | {plan.ABOUT['dtrn-tim']} | -0.1000 to +0.1000 | 1 | 1 | 3 |"
+    assert len([line for line in told if line.startswith("| d")]) == 1
+    assert leaderboard_sections.beside_controls({(1, 1): boards[1, 1]}, ["cart"]) == []  # type: ignore[dict-item]
+
+
 # the page
 
 
