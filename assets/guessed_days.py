@@ -41,7 +41,7 @@ LONGEST = 366
 LEARNED = 100_000
 """Rows that a training window holds where the log has them in WINDOW (least, most) days: a model of few rows knows little."""
 WINDOW = (14, 300)
-JUDGED = 3_000
+JUDGED = 6_000
 """Rows that a verdict is of where MOST_JUDGED days, and an eighth of the log, hold them: of few rows nothing can be said."""
 MOST_JUDGED = 28
 

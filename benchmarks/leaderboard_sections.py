@@ -189,8 +189,8 @@ def beside_controls(boards: Mapping[Cell, Board], tasks: Sequence[str]) -> Lines
     if not rows:
         return []
     return [
-        "**What its parts are worth**: DTRN less DMT, and less the models that tell where a difference comes from, over kinds of "
-        "world, where both ran in all five, and tasks. Differences of AUC without label noise, each a mean over worlds.",
+        "**What its parts are worth**: DTRN less DMT, and less the models that tell where a difference comes from, over kinds "
+        "of world, where both ran in all five, and tasks. Differences of AUC without label noise, each a mean over worlds.",
         "",
         "| DTRN less | what that is | least to largest | clearly above | clearly below | of |",
         "| --- | --- | --- | --- | --- | --- |",

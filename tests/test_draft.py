@@ -379,7 +379,7 @@ def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path)
         (10, 20, 0, 8, 1),
         (150, 20, 0, 131, 18),
         (320, 50, 0, 291, 28),
-        (70, 2000, 0, 50, 2),
+        (70, 2000, 0, 50, 3),
         (20, 9000, 0, 14, 1),
         (1200, 1, 834, 300, 28),
     ],
@@ -387,7 +387,7 @@ def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path)
 def test_a_thin_log_is_learned_from_for_longer_and_a_long_one_from_its_end(
     tmp_path: Path, days: int, rows: int, first: int, window: int, judged: int
 ) -> None:
-    """From 100,000 rows where 14 to 300 days hold them, of 366 days at most; what stands before is history. By 3,000 rows."""
+    """From 100,000 rows where 14 to 300 days hold them, of 366 days at most; what stands before is history. By 6,000 rows."""
     start = datetime(2020, 1, 1, tzinfo=UTC)
     with (tmp_path / "log.csv").open("w") as file:
         file.write("user_id,item_id,ts\n")
