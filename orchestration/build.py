@@ -108,7 +108,7 @@ def window(contract: Contract, asset: str, dependency: str) -> dg.PartitionMappi
     elif dependency == "events" and asset == "histories":
         delay = max(b.horizon_hours for b in contract.behaviours.values())
         read = [day - timedelta(days=math.ceil(delay / 24)), day]
-    elif asset in ("verdict", "parity") and dependency == "samples":
+    elif asset == "verdict" and dependency == "samples":
         read = [date.fromisoformat(d) for d in contract.verdict_days(day)]
     elif asset in jobs.trained(contract):
         trained = contract.training_days(day)

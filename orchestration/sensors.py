@@ -31,9 +31,7 @@ def retrain(contract: Contract, job: dg.UnresolvedAssetJobDefinition) -> dg.Sens
         day = days[1]
         days_to_judge = jobs.judgeable(contract, day)
         if not days_to_judge:
-            yield dg.SkipReason(
-                f"after {day} no day of {contract.name} can be judged yet: it takes two mature days before the verdict's"
-            )
+            yield dg.SkipReason(f"after {day} no day of {contract.name} can be judged yet: it takes two mature days before it")
             return
         for part, names in (("judge", jobs.judged(contract)), ("monitor", jobs.MONITORED)):
             yield dg.RunRequest(

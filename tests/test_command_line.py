@@ -294,7 +294,12 @@ def test_the_table_of_a_demo_is_as_wide_as_its_figures(tmp_path: Path, monkeypat
     }  # fmt: skip
     models = {"dtrn": {task: measured}, "popularity": {task: measured | {"auc": 0.5}}}
     monkeypatch.setattr(summary.evaluation, "read", lambda home, day: {"models": models})
-    verdict = {"judged_day": "2026-04-01", "promote": False, "reasons": ["No model is promoted."]}
+    verdict = {
+        "judged_day": "2026-04-01",
+        "judged_days": ["2026-04-01"],
+        "promote": False,
+        "reasons": ["No model is promoted."],
+    }
     told = {
         "dataset": "shop", "verdict": verdict, "served": None, "parity": None, "champion": None, "drift_report": None,
         "rows_in": 1, "rows_valid": 1, "rows_quarantined": 0, "samples": 1, "days": 1,

@@ -115,7 +115,6 @@ def test_a_window_is_what_the_contract_says_it_is(terms: Contract) -> None:
         assert upstream(terms, "dtrn", "samples", day) == trained
         assert upstream(terms, "popularity", "histories", day) == terms.history_days(trained[0], trained[-1])
         assert upstream(terms, "verdict", "samples", day) == terms.verdict_days(day)
-        assert upstream(terms, "parity", "samples", day) == terms.verdict_days(day)
 
 
 @pytest.mark.parametrize(

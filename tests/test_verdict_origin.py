@@ -16,6 +16,7 @@ MODELS = {"dtrn": "run-a", "mmoe": "run-a", "popularity": "run-b", "lightgbm": "
 VERDICT: dict[str, Any] = {
     "dataset": "shop",
     "judged_day": DAY,
+    "judged_days": [DAY],
     "challenger": {"name": "dtrn"},
     "champion": {"tag": "dtrn-shop:x", "name": "mmoe", "judged_day": BEFORE},
     "validation": {"dtrn": 0.8, "mmoe": 0.9},
@@ -64,7 +65,7 @@ def test_runs_and_partitions_are_linked(home: Home) -> None:
             *[(f"mmoe {DAY}", place("mmoe", DAY)), run("run-a")],
             *[(f"popularity {DAY}", place("popularity", DAY)), run("run-b")],
         ],
-        "Rows judged": [(f"samples {DAY}", place("samples", DAY))],
+        "Rows judged": [(DAY, place("samples", DAY))],
         "Champion": [
             *[(f"mmoe {BEFORE}", place("mmoe", BEFORE)), run("run-c")],
             (f"its own verdict of {BEFORE}", f"{BEFORE}.html"),
