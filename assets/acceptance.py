@@ -17,6 +17,7 @@ from assets import lake, ledger, plausibility, validation
 from assets.project import Project, explained
 from assets.validation import Layout
 from models.contract import Contract
+from models.days import span
 from models.home import EARLIER_DAY, Home
 
 REMEDY = (
@@ -108,7 +109,7 @@ def _said(check: Check, wrong: Outcome) -> str:
     days: dict[tuple[str, str], list[str]] = {}
     for day, (expected, actual) in wrong.items():
         days.setdefault((str(expected), str(actual)), []).append(day)
-    lines = [f"{_span(found)}: expected {expected}, found {actual}" for (expected, actual), found in days.items()]
+    lines = [f"{_days(found)}: expected {expected}, found {actual}" for (expected, actual), found in days.items()]
     if (more := len(lines) - plausibility.SHOWN) > 0:
         lines[plausibility.SHOWN :] = [f"and {more} more"]
     told = "\n".join(lines)
@@ -116,8 +117,8 @@ def _said(check: Check, wrong: Outcome) -> str:
     return told if check is bad_rows_within_limit else f"{told}. {REMEDY}"
 
 
-def _span(days: list[str]) -> str:
-    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
+def _days(days: list[str]) -> str:
+    return span(days) + (f" ({len(days)} days)" if len(days) > 1 else "")
 
 
 @dg.asset_check(asset="events", name="schema", description=schema.__doc__)

@@ -86,7 +86,8 @@ def _features(seen: Profile, found: Roles) -> Features:
 
 def _unknown(column: Column, seen: Profile, found: Roles) -> str:
     """What may be done with a column of which nothing tells whether it is known before the feedback."""
-    if found.labels and roles.binary(column, 1 - column.filled / len(seen.rows)):
+    binary = roles.binary(column, 1 - column.filled / len(seen.rows))
+    if found.labels and binary:
         name, when = _ours(column.name), _quoted(in_condition(column.name))
         return (
             f"yes in {roles.positive(seen.rows[column.name]):.2%} of the rows seen; if it is feedback: "
@@ -95,7 +96,7 @@ def _unknown(column: Column, seen: Profile, found: Roles) -> str:
     told = f"changes from row to row ({column.distinct:,} values); if known before the feedback: [context.columns]"
     if found.behaviour or found.labels or column.number < 0.99:
         return told
-    label = in_condition(column.name) + ("" if roles.binary(column, 0) else " >= …")
+    label = in_condition(column.name) + ("" if binary else " >= …")
     return f'{told}; if it is feedback, draft again with --answer "labels={label}"'
 
 

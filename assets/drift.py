@@ -171,8 +171,8 @@ def reference(home: Home, ranker: "NeuralRanker", days: Sequence[str]) -> dict[s
     contract = ranker.contract
     old = str(contract.calendar.first_day + timedelta(days=contract.histories.days))
     uncut = [d for d in days if d >= old] or days[-1:]
-    ends = samples.held_out(home, days, contract.training.judged_days)
-    whole, aged, last = (read_requests(home, contract, part) for part in (days, uncut, ends))
+    stopping = samples.held_out(home, days, contract.training.judged_days)
+    whole, aged, last = (read_requests(home, contract, part) for part in (days, uncut, stopping))
     last = thinned(last)
     inputs, lengths, held_out = (_frame(ranker, part) for part in (thinned(whole), thinned(aged), last))
     held_out[[f"p_{t}" for t in contract.task_names]] = ranker.as_trained(whole).score(last)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from models.contract import Contract
+from models.days import span
 from models.home import Home
 from orchestration import build, instance, jobs
 from orchestration.progress import Progress
@@ -52,7 +53,7 @@ class Line:
         """These stages for one day or a range of days, as one run of `job`. Raises RunFailed."""
         partition = jobs.day_tags(*days) if days and days[0] != days[1] else {}
         run_id = dg.DagsterRun(job_name=job).run_id
-        label = "" if days is None else days[0] if days[0] == days[1] else f"{days[0]} to {days[1]}"
+        label = span(days) if days else ""
         self.instance.add_event_listener(run_id, self.progress.listener(label))
         result = self.definitions.resolve_job_def(job).execute_in_process(
             run_config=QUIET,

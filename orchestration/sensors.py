@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from models.contract import Contract
+from models.days import span
 from orchestration import jobs
 
 
@@ -60,7 +61,7 @@ def line(context: dg.RunFailureSensorContext) -> str:
     """Job, day or range, run and every failed step with its reason."""
     run = context.dagster_run
     days = jobs.days_of(run)
-    day = "no day" if days is None else days[0] if days[0] == days[1] else " to ".join(days)
+    day = span(days) if days else "no day"
     reasons = [f"{event.step_key}: {reason(event)}" for event in context.get_step_failure_events()]
     return f"{run.job_name} of {day} failed (run {run.run_id}): {'; '.join(reasons) or context.failure_event.message}"
 

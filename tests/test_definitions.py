@@ -13,11 +13,11 @@ from dagster._core.execution.api import create_execution_plan
 from dagster._core.execution.plan.outputs import StepOutputHandle
 from dagster._core.execution.plan.plan import ExecutionPlan
 
-from assets import plausibility
+from assets import lake, plausibility
 from models.checks import Checks
 from models.contract import Contract, load
 from models.home import Home
-from orchestration import instance, jobs
+from orchestration import days, instance, jobs
 from orchestration.build import STAGES, TEAM, build
 from orchestration.sensors import line
 from tests import logs
@@ -203,6 +203,18 @@ def test_other_runs_and_too_short_a_log_are_followed_by_nothing() -> None:
     assert "not a scheduled ingest" in told.skip_message
     (told,) = _after(load("taobao"), {jobs.PART: "ingest", "dagster/partition": "2017-11-27"})
     assert "two mature days before it" in told.skip_message
+
+
+def test_a_day_that_is_known_to_have_no_sample_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms, home = load("simulated"), Home(tmp_path, "simulated")
+    monkeypatch.setattr(days, "of_log", lambda home, terms: terms.days())
+    every = jobs.judgeable(terms, terms.days()[-1])
+    assert days.to_judge(home, terms) == every, "nothing is sampled yet"
+    for day, count in zip(every, [0, 5] + [0] * len(every), strict=False):
+        manifest = lake.Manifest("samples", day, {}, "", "", "", {"samples": count})
+        lake.write_json(home.manifest("samples", day), vars(manifest))
+    assert days.to_judge(home, terms) == [every[1]]
+    assert days.to_judge(home, THIN) == jobs.judgeable(THIN, THIN.days()[-1])
 
 
 def test_judged_days_are_mature_and_have_two_days_to_learn_from() -> None:

@@ -199,6 +199,13 @@ def test_what_a_demo_judges_is_not_read(tmp_path: Path, monkeypatch: pytest.Monk
     assert read[len(log.days) :] == contract.training_days("2026-03-10")
 
 
+def test_days_that_are_judged_together_are_not_compared(tmp_path: Path) -> None:
+    contract = load("simulated")
+    together = contract.model_copy(update={"training": contract.training.model_copy(update={"judged_days": 2})})
+    with pytest.raises(ValueError, match=r"set training\.judged_days = 1 in the contract 'simulated'"):
+        Log.read("any", Home(tmp_path, "simulated"), together)
+
+
 def test_a_world_is_made_by_the_projects_commands_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world, called = World(seed=5, sign_conflict=1, selection_conflict=0.5, users=30, items=120, impressions=250), []
 

@@ -1,0 +1,198 @@
+"""`dtrn init` reads the dialects that public logs are written in: their separators, names, times, ratings and lists."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from assets import profile, trial
+from tests.drafts import NOW, drafted, rows_of
+
+
+def test_nested_json_with_ratings_is_an_exposure_log(tmp_path: Path) -> None:
+    draws = random.Random(1)
+    start = datetime(2025, 3, 3, tzinfo=UTC)
+    lines = [
+        {
+            "viewer": {"id": f"v{draws.randrange(30)}"}, "movie": f"m{draws.randrange(50)}", "stars": draws.randint(1, 5),
+            "at": (start + timedelta(minutes=n)).isoformat(),
+        }
+        for n in range(3000)
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found, _ = drafted(tmp_path / "log.jsonl", tmp_path)
+    assert (found.columns.user, found.columns.item, found.columns.text) == ("/viewer/id", "movie", ("user", "item"))
+    assert {n: t.label for n, t in found.tasks.items()} == {"stars": "stars >= 4"}
+
+
+def feed(folder: Path, days: int = 3) -> tuple[Path, int]:
+    """JSON lines of impressions whose labels are nested keys, on `days` days; and how many of them were clicked."""
+    draws = random.Random(2)
+    start, clicks = datetime(2025, 3, 3, tzinfo=UTC), 0
+    with (folder / "log.jsonl").open("w") as file:
+        for n in range(days * 480):
+            clicked = draws.random() < 0.2
+            clicks += clicked
+            said = {
+                "clicked": clicked,
+                "shared": True if n % 7 == 0 else None,
+                "dwell_ms": draws.randrange(9000) if clicked else 0,
+            }
+            row = {"reader": {"id": f"v{draws.randrange(30)}"}, "article": f"a{draws.randrange(50)}", "feedback": said}
+            file.write(json.dumps({**row, "at": (start + timedelta(minutes=3 * n)).isoformat()}) + "\n")
+    return folder / "log.jsonl", clicks
+
+
+def test_labels_that_are_nested_are_read_as_labels(tmp_path: Path) -> None:
+    source, clicks = feed(tmp_path)
+    contract, text = drafted(source, tmp_path)
+    assert {n: t.label for n, t in contract.tasks.items()} == {"clicked": "/feedback/clicked", "shared": "/feedback/shared"}
+    assert "# 14.31% of the rows seen; nothing is written in 85.69%, which is read as no" in text
+    assert "no zone is written" not in text, "the times have an offset"
+    contract = contract.model_copy(update={"training": contract.training.model_copy(update={"candidates": ("mmoe",)})})
+    assert "#   /feedback/dwell_ms: changes from row to row" in text, "what follows from the feedback is no input"
+    found = trial.attempt(contract, str(source), NOW)
+    assert (found.valid, found.samples, found.positives) == (1440, 1440, {"clicked": clicks, "shared": 206})
+
+
+def test_ratings_without_a_header_are_labels_where_that_is_said(tmp_path: Path) -> None:
+    """MovieLens' ratings.dat: '::' between the fields, no names."""
+    source = rows_of(tmp_path / "ratings.dat", "", "{u}", "{i}", "{r}", "{t}", mark="::")
+    (tmp_path / "other.csv").write_text("1,2\n3,4\n5,6\n")
+    ids = "user=column_1", "item=column_2"
+    found, text = drafted(source, tmp_path, *ids)
+    assert (found.shape, found.source.delimiter, found.item_table) == ("events", "::", None)
+    assert '--answer "labels=column_3 >= …"' in text
+    found, _ = drafted(source, tmp_path, *ids, "labels=column_3 >= 4, column_3 >= 2.5")
+    assert {name: task.label for name, task in found.tasks.items()} == {
+        "column_3": "column_3 >= 4",
+        "column_3_2": "column_3 >= 2.5",
+    }
+    assert trial.attempt(found, str(source), NOW).valid == 720
+    with pytest.raises(ValueError, match=r"labels: 'stars >= 4' is neither a column that is left .* those are column_3$"):
+        drafted(source, tmp_path, *ids, "labels=stars >= 4")
+
+
+def test_reviews_at_midnights_are_dates_and_their_overall_a_rating(tmp_path: Path) -> None:
+    """Amazon's reviews."""
+    cells = '{{"reviewerID": "A{u}"', '"asin": "B{i}"', '"overall": {r}.0', '"unixReviewTime": {day}}}'
+    source = rows_of(tmp_path / "reviews.json", "", *cells)
+    found, _ = drafted(source, tmp_path)
+    assert (found.columns.user, found.columns.item, found.time.kind, found.time.format) == (
+        "reviewerID",
+        "asin",
+        "date",
+        "epoch_s",
+    )
+    assert found.tasks["overall"].label == "overall >= 4"
+    assert trial.attempt(found, str(source), NOW).days == {str(date(2023, 11, 15) + timedelta(days=n)): 60 for n in range(12)}
+
+
+def test_a_click_and_its_opposite_are_one_label(tmp_path: Path) -> None:
+    """Taobao's ad log: a page id that is always the same is no item."""
+    source = rows_of(
+        tmp_path / "log.csv", "user,adgroup_id,pid,nonclk,clk,time_stamp", "{u}", "{i}", "9", "{no}", "{yes}", "{t}"
+    )
+    found, _ = drafted(source, tmp_path)
+    assert (found.columns.item, list(found.tasks)) == ("adgroup_id", ["clk"])
+
+
+def test_an_id_that_looks_like_a_measure_is_one_by_its_name(tmp_path: Path) -> None:
+    """Google Analytics' user_pseudo_id."""
+    source = rows_of(tmp_path / "log.csv", "user_pseudo_id,item_id,ts", "{u}.{u}7", "{i}", "{t}")
+    found, _ = drafted(source, tmp_path)
+    assert (found.columns.user, found.columns.text) == ("user_pseudo_id", ("user",))
+
+
+def test_columns_of_any_name_are_drafted_and_read(tmp_path: Path) -> None:
+    """A quote in what is a label, in what is none, and in what is always the same of an item."""
+    source = rows_of(
+        tmp_path / "log.csv", "user_id,item_id,ts,who's online,guest's rating,shop's score,a \"b\" c",
+        "{u}", "{i}", "{t}", "{yes}", "{r}", "{i}", "{no}",
+    )  # fmt: skip
+    source.write_text(source.read_text().replace('a "b" c', '"a ""b"" c"', 1))
+    found, text = drafted(source, tmp_path)
+    assert {name: task.label for name, task in found.tasks.items()} == {"guest_s_rating": "'guest''s rating' >= 4"}
+    assert found.label_columns == ("guest's rating",)
+    assert "when = \"'who''s online'\"" in text
+    assert found.features["shop_s_score"].column == "shop's score"
+    tried = trial.attempt(found, str(source), NOW)
+    rated = sum(int(line.split(",")[4]) >= 4 for line in source.read_text().splitlines()[1:])
+    assert (tried.rules, tried.positives) == ({}, {"guest_s_rating": rated})
+
+
+def test_blanks_in_names_and_prose_make_no_list(tmp_path: Path) -> None:
+    words = [f"word{n}" for n in range(60)]
+    draws = random.Random(9)
+    source = rows_of(tmp_path / "log.csv", "user_id,item_id,ts", "{u}", "{i}", "{t}")
+    with (tmp_path / "items.csv").open("w") as file:
+        file.write("item_id,author,about\n")
+        file.writelines(
+            f"{n},{draws.choice(words)} {draws.choice(words)},{' '.join(draws.choices(words, k=20))}\n" for n in range(60)
+        )
+    found, _ = drafted(source, tmp_path)
+    assert [found.features[name].separator for name in ("author", "about")] == [None, None]
+
+
+def test_codes_of_what_happened_are_asked_about(tmp_path: Path) -> None:
+    source = rows_of(tmp_path / "log.csv", "user_id,sku_id,type,time", "{u}", "{i}", "{r}", "{t}")
+    with pytest.raises(
+        ValueError, match=r"(?s)which column says what happened\?.*--answer behaviour=type   values .*behaviour=none"
+    ):
+        drafted(source, tmp_path)
+    assert drafted(source, tmp_path, "behaviour=none")[0].columns.behaviour is None
+    assert drafted(source, tmp_path, "behaviour=type")[0].behaviours["action_1"].values == ("1",)
+
+
+def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path) -> None:
+    """Types behind the names of columns, a tab between them, lists by blanks, and suffixes of their own."""
+    (folder := tmp_path / "films").mkdir()
+    (folder / "empty.txt").touch()
+    draws, rated = random.Random(5), 0
+    with (folder / "films.inter").open("w") as file:
+        file.write("user_id:token\titem_id:token\trating:float\ttimestamp:float\n")
+        for n in range(900):
+            rating = draws.randint(1, 5)
+            rated += rating >= 4
+            file.write(f"{draws.randrange(30)}\t{draws.randrange(40)}\t{rating}\t{1_741_000_000 + 400 * n}\n")
+    genres = ["Drama", "Comedy", "War", "Crime", "Film-Noir", "Western", "Musical", "Thriller", "Children's", "Fantasy"]
+    with (folder / "films.item").open("w") as file:
+        file.write("item_id:token\tmovie_title:token_seq\tclass:token_seq\n")
+        file.writelines(f"{n}\t{'The Film ' * 150}no {n}\t{' '.join(draws.sample(genres, 3))}\n" for n in range(40))
+    (folder / "films.user").write_text("user_id:token\n" + "".join(f"{n}\n" for n in range(30)))
+    assert (folder / "films.item").stat().st_size > (folder / "films.inter").stat().st_size
+    contract, text = drafted(folder, tmp_path)
+    assert contract.tasks["rating"].label == "'rating:float' >= 4"
+    assert contract.label_columns == ("rating:float",)
+    assert (contract.features["class"].column, contract.features["class"].separator) == ("class:token_seq", " ")
+    assert contract.item_table is not None
+    assert contract.item_table.file == "films.item"
+    assert "# a guess" in text
+    assert contract.features.keys() == {"movie_title", "class"}
+    (folder / "empty.txt").unlink()
+    found = trial.attempt(contract, str(folder), NOW)
+    assert (found.valid, found.rules) == (900, {})
+    assert found.positives == {"rating": rated}, "the label of every row is known at once"
+
+
+@pytest.mark.parametrize("mark", [",", "\t", ";", "|", "::"])
+def test_separators_and_headers_are_seen(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "log.csv"
+    rows = [["a", "b c", "9"], ["b", "d, e", "10"], ["c", 'f"g', "11"]]
+
+    def write(rows: list[list[str]]) -> None:
+        with path.open("w", newline="") as file:
+            if len(mark) > 1:  # csv writes none
+                file.writelines(mark.join(row) + "\n" for row in rows)
+            else:
+                csv.writer(file, delimiter=mark).writerows(rows)
+
+    write([["x", "y", "z"], *rows])
+    assert (profile.sniff(path).delimiter, profile.sniff(path).header) == (mark, True)
+    write(rows)
+    assert (profile.sniff(path).delimiter, profile.sniff(path).header) == (mark, False)
