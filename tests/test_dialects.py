@@ -63,7 +63,8 @@ def test_labels_that_are_nested_are_read_as_labels(tmp_path: Path) -> None:
 def test_ratings_without_a_header_are_labels_where_that_is_said(tmp_path: Path) -> None:
     """MovieLens' ratings.dat: '::' between the fields, no names."""
     source = rows_of(tmp_path / "ratings.dat", "", "{u}", "{i}", "{r}", "{t}", mark="::")
-    (tmp_path / "other.csv").write_text("1,2\n3,4\n5,6\n")
+    # Somebody's numbers, which are in no column of the same name: neither file has names.
+    (tmp_path / "other.csv").write_text("".join(f"{n},{n * n % 7}\n" for n in range(60)))
     ids = "user=column_1", "item=column_2"
     found, text = drafted(source, tmp_path, *ids)
     assert (found.shape, found.source.delimiter, found.item_table) == ("events", "::", None)
@@ -91,6 +92,16 @@ def test_reviews_at_midnights_are_dates_and_their_overall_a_rating(tmp_path: Pat
     )
     assert found.tasks["overall"].label == "overall >= 4"
     assert trial.attempt(found, str(source), NOW).days == {str(date(2023, 11, 15) + timedelta(days=n)): 60 for n in range(12)}
+
+
+def test_times_of_half_a_day_are_moments(tmp_path: Path) -> None:
+    source = tmp_path / "log.csv"
+    start = datetime(2024, 5, 1, tzinfo=UTC)
+    times = [f"{start + timedelta(minutes=97 * n):%m/%d/%Y %I:%M:%S %p}" for n in range(300)]
+    source.write_text("user_id,item_id,time\n" + "".join(f"{n % 9},{n % 20},{at}\n" for n, at in enumerate(times)))
+    found, _ = drafted(source, tmp_path)
+    assert (found.time.kind, found.time.format) == ("timestamp", "%m/%d/%Y %I:%M:%S %p")
+    assert trial.attempt(found, str(source), NOW).days["2024-05-01"] == 15, "every 97 minutes"
 
 
 def test_a_click_and_its_opposite_are_one_label(tmp_path: Path) -> None:
