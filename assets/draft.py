@@ -7,7 +7,7 @@ only be known after the fact is left out of the model's inputs until somebody wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import relpath
 from pathlib import Path
@@ -26,6 +26,8 @@ MEASURES = re.compile(r"price|cost|duration|length|words|age$|amount|size|score|
 SEPARATORS = "|;,"
 RARE = 50
 LONG, SHORT = 50, 20
+HISTORY = 30
+"""Days that a history reaches back at least, where the log has them."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,38 @@ class Features:
     left: list[Feature] = field(default_factory=list)
 
 
-def draft(source: str, name: str, ask: Ask) -> str:
-    """The TOML of a contract for the log at `source`. Raises ValueError when it cannot be one, saying why."""
+def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
+    """The TOML of a contract for the log at `source`, and what only who knows the log can mend, in sentences.
+
+    Raises ValueError when it cannot be one, saying why.
+    """
     kinds = profile.logs(source)
     seen = profile.profile(kinds[0])
     found = roles.guess(seen, ask)
-    days = guessed_days.guess(seen, found.moment, ask)
+    days = guessed_days.guess(seen, found.moment, found.user, ask)
     features = _features(seen, found)
     named = {file for files in kinds for file in files}
     near = profile.neighbours(seen, {found.user: roles.USERS, found.item: roles.ITEMS})
     others = [*kinds[1:], *([path] for path in near if path not in named)]
     tables = [t for files in others if (t := _table(source, profile.profile(files), seen, found, features))]
-    return "\n".join(_toml(name, seen, found, days, features, tables)) + "\n"
+    toml = "\n".join(_toml(name, seen, found, days, features, tables)) + "\n"
+    if found.behaviour or found.labels:
+        return toml, []
+    graded = [c for c in seen.columns.values() if c.name in {f.name for f in features.left} and _graded(c)]
+    return toml, [
+        f"nothing in the log is known to be feedback, so every row is an event. {c.name} ({_between(c)}) may be a rating; if "
+        f'it is, draft again with --answer "labels={in_condition(c.name)} >= …"'
+        for c in graded
+    ]
+
+
+def _graded(column: Column) -> bool:
+    return column.number >= 0.99 and 2 < column.distinct <= 20
+
+
+def _between(column: Column) -> str:
+    values = sorted(map(float, column.common))
+    return f"{column.distinct} values, {values[0]:g} to {values[-1]:g}"
 
 
 # features
@@ -107,6 +129,8 @@ def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Se
     told = f"{evidence}; {column.distinct:,} values"
     if kind == "id" and MEASURES.search(plain(column.name)) and column.distinct > 20:
         kind = "number"
+    if kind == "id" and column.whole < 1:  # of a feature a text costs little, and a row that is refused much
+        kind = "text"
     if kind == "text" and separator is None and column.distinct > max(0.5 * column.filled, 1000):
         left.append(Feature(column.name, "", f"nearly a text of its own in each row ({column.distinct:,} values)"))
         return
@@ -217,7 +241,8 @@ def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features
         yield _line("features", str(table.features).replace("'", '"'), table.evidence)
     yield from _what_happened(seen, found)
     length = (days.last - days.first).days + 1
-    yield f"\n[histories]\ndays = {max(1, min(30, length))}"
+    yield "\n[histories]"
+    yield _line("days", str(min(length, max(HISTORY, days.window))), "how far back a history reaches")
     repeated = int(seen.rows.duplicated().sum())
     kept = "real" if moment.kind == "date" else "duplicates"
     yield "\n[validation]"
@@ -227,8 +252,12 @@ def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features
     yield "\n[training]"
     yield _line("window_days", str(days.window), f"about {days.window * days.a_day:,.0f} rows")
     if days.judged > 1:
-        told = f"about {days.judged * days.a_day:,.0f} rows: a day alone has few people to judge a model by"
+        people = f"; the last {days.judged} have {days.people:,} users" if days.people is not None else ""
+        told = f"about {days.judged * days.a_day:,.0f} rows: a day alone has few people to judge a model by{people}"
         yield _line("judged_days", str(days.judged), told)
+    if days.checks:
+        yield "\n[checks]                          # wide enough for this log; narrower ones find more"
+        yield from (f"{name} = {limits}" for name, limits in days.checks.items())
 
 
 def _shape(found: Roles) -> str:
@@ -284,6 +313,10 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
             yield f"\n[behaviours.{name}]"
             yield _line("when", _quoted(condition), found.evidence[f"label {name}"])
             yield f"length = {LONG if place == 0 else SHORT}"
+            if low := _low(name, condition, found.labels):
+                yield f"\n[behaviours.{low[0]}]"
+                yield _line("when", _quoted(low[1]), "what was rated lower, so that histories tell of it too")
+                yield f"length = {LONG if place == 0 else SHORT}"
         for name, condition in found.labels.items():
             yield f"\n[tasks.{name}]\nlabel = {_quoted(condition)}"
         yield from _weights(list(found.labels))
@@ -310,6 +343,15 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
         tasks.append(name)
         yield f"\n[tasks.{name}]\nbehaviours = [{_quoted(name)}]\nhorizon_hours = 24"
     yield from _weights(tasks)
+
+
+def _low(name: str, condition: str, taken: Mapping[str, str]) -> tuple[str, str] | None:
+    """Name and condition of the behaviour that a graded label leaves out, None of a label that says yes or no."""
+    column, sign, number = parse_condition(condition)
+    if sign not in (">=", ">") or not condition.endswith(f"{number:g}"):
+        return None
+    low = f"low_{name}"[:40]
+    return None if low in taken else (low, f"{in_condition(column)} {'<' if sign == '>=' else '<='} {number:g}")
 
 
 def _weights(tasks: Sequence[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ibis
+import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -41,16 +42,19 @@ LONGEST = 366
 LEARNED = 100_000
 """Rows that a training window holds where the log has them in WINDOW (least, most) days: a model of few rows knows little."""
 WINDOW = (14, 300)
-JUDGED = 6_000
-"""Rows that a verdict is of where MOST_JUDGED days, and an eighth of the log, hold them: of few rows nothing can be said."""
+JUDGED, PEOPLE = 6_000, 200
+"""Rows and users that a verdict is of where MOST_JUDGED days, and an eighth of the log, hold them: few tell nothing."""
 MOST_JUDGED = 28
+ODD = 3
+"""Days that are marked as unlike others; of more of them the log is like that."""
 
 
 @dataclass(frozen=True)
 class Days:
     """The days that a log is of, local to `zone`; rows `earlier` and `later` than these; least and most rows a day.
 
-    a_day: rows a day, on average · window, judged: days to learn from, and to judge by.
+    a_day: rows a day, on average · window, judged: days to learn from, and to judge by · people: users of the newest days
+    judged, where they were counted · checks: limits that fit the log where the usual ones do not, by the check's name.
     """
 
     zone: str
@@ -65,9 +69,11 @@ class Days:
     a_day: float
     window: int
     judged: int
+    people: int | None
+    checks: dict[str, str]
 
 
-def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
+def guess(seen: Profile, moment: Moment, user: str, ask: Ask) -> Days:
     """The days of a log whose time is `moment`. Raises ValueError when no row has a readable one."""
     year = None
     if moment.format == "%m%d":
@@ -76,7 +82,7 @@ def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
     if not len(counts):
         raise ValueError(f"no row of {', '.join(p.name for p in seen.files)} has a readable '{moment.column}'")
     zone, why = _zone(counts, moment, ask)
-    contract = _timed(seen.source, moment, year, zone)
+    contract = _timed(seen.source, moment, year, "UTC" if _local(moment) else zone)  # as `hours` counted
     by_day: dict[date, int] = {}
     for hour, rows in zip(counts.index.tolist(), counts.tolist(), strict=True):
         day = contract.day_of(hour * HOUR_MS)
@@ -87,7 +93,11 @@ def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
     before = {day: rows for day, rows in by_day.items() if day < first}
     volumes = [by_day.get(first + timedelta(days=n), 0) for n in range((last - first).days + 1)]
     a_day, (least, most) = max(float(np.mean(volumes)), 1), WINDOW
-    judged = max(min(math.ceil(JUDGED / a_day), MOST_JUDGED, len(volumes) // 8), 1)
+    most_judged = max(min(MOST_JUDGED, len(volumes) // 8), 1)
+    judged = min(math.ceil(JUDGED / a_day), most_judged)
+    people = _people(seen, moment, user, year, contract, last, most_judged) if a_day < JUDGED and most_judged > 1 else []
+    if people:
+        judged = next((n for n, users in enumerate(people, 1) if n >= judged and users >= PEOPLE), most_judged)
     window = max(min(max(least, math.ceil(LEARNED / a_day)), most, len(volumes) - judged - 1), 2)
     return Days(
         zone,
@@ -102,7 +112,41 @@ def guess(seen: Profile, moment: Moment, ask: Ask) -> Days:
         a_day,
         window,
         judged,
+        people[judged - 1] if people else None,
+        _limits(contract, counts, volumes, first),
     )
+
+
+def _people(seen: Profile, moment: Moment, user: str, year: int | None, contract: Contract, last: date, most: int) -> list[int]:
+    """Different users of the last day, of the last two, … of the last `most`."""
+    newest = [str(last - timedelta(days=n)) for n in range(most)]
+    found = _counted(seen, moment, year, user)
+    found = found[(found["hour"] >= contract.day_start(newest[-1]) // HOUR_MS) & found["user"].notna()]
+    day = found["hour"].map(lambda hour: str(contract.day_of(int(hour) * HOUR_MS)))
+    users: set[str] = set()
+    counts = []
+    for name in newest:
+        users |= set(found["user"][day == name])
+        counts.append(len(users))
+    return counts
+
+
+def _limits(contract: Contract, counts: pd.Series, volumes: list[int], first: date) -> dict[str, str]:
+    """Limits of the checks that compare volumes and ends of days, wide enough for this log where the usual would often fail."""
+    terms, wide = contract.checks, {}
+    usual = pd.Series(volumes).where(lambda rows: rows > 0).shift().rolling(terms.days, min_periods=terms.fewest_days).median()
+    ratio = (pd.Series(volumes) / usual).dropna()
+    if ((ratio < terms.volume.smallest) | (ratio > terms.volume.largest)).sum() > ODD:
+        smallest = min(math.floor(100 * ratio.min()) / 100, terms.volume.smallest)
+        wide["volume"] = f"{{ smallest = {smallest:g}, largest = {math.ceil(max(ratio.max(), terms.volume.largest))} }}"
+    newest: dict[date, int] = {}
+    for hour in counts.index.tolist():
+        newest[contract.day_of(hour * HOUR_MS)] = hour + 1
+    days = [first + timedelta(days=n) for n in range(len(volumes))]
+    silent = [(contract.day_end(str(day)) - newest[day] * HOUR_MS) / HOUR_MS if day in newest else 24 for day in days]
+    if sum(hours > terms.freshness.silent_hours for hours in silent) > ODD and contract.time.resolution != "day":
+        wide["freshness"] = f"{{ silent_hours = {min(math.ceil(max(silent)) + 1, 24)} }}"
+    return wide
 
 
 def _span(by_day: dict[date, int], least: float) -> tuple[date, date]:
@@ -118,33 +162,45 @@ def _span(by_day: dict[date, int], least: float) -> tuple[date, date]:
 
 def hours(seen: Profile, moment: Moment, year: int | None) -> pd.Series:
     """Rows by hour since 1970 (UTC; a local time as if it were UTC), over the whole log, where its time can be read."""
+    return _counted(seen, moment, year).groupby("hour")["rows"].sum().astype(int)
+
+
+def _counted(seen: Profile, moment: Moment, year: int | None, user: str | None = None) -> pd.DataFrame:
+    """Rows by hour, and by user where that column is named, over the whole log where its time can be read; in pieces."""
     contract, counts = _timed(seen.source, moment, year, "UTC"), []
+    columns = (moment.column, *([user] if user else []))
     with TemporaryDirectory() as scratch:
         for path in seen.files:
-            opened = parsing.rows(path, seen.source, (moment.column,) if seen.source.format != "csv" else (), Path(scratch))
+            opened = parsing.rows(path, seen.source, columns if seen.source.format != "csv" else (), Path(scratch))
             backend, sql = lake.engine(), ""
             for block in opened.blocks:
                 backend.con.register("block", block)
-                sql = sql or backend.compile(_by_hour(block, opened.columns, contract, moment.column))
+                sql = sql or backend.compile(_by_hour(block, opened.columns, contract, columns))
                 counts.append(backend.con.execute(sql).df())
-    by_hour = pd.concat(counts).groupby("hour")["rows"].sum()
-    return by_hour[by_hour.index.notna()].astype(int).rename(index=int)
+    found = pd.concat(counts)
+    return found[found["hour"].notna()].astype({"hour": int})
 
 
-def _by_hour(block: Any, columns: Sequence[str], contract: Contract, column: str) -> Any:
+def _by_hour(block: Any, names: Sequence[str], contract: Contract, columns: Sequence[str]) -> ir.Table:
+    """Rows of a block by hour, and by user where `columns` (the time's, the user's) names both."""
     t = ibis.table(ibis.Schema.from_pyarrow(block.schema), name="block")
     source = contract.source
     if source.format == "csv":
-        value = fields(t.text, source.delimiter)[list(columns).index(column)]
+        cut = fields(t.text, source.delimiter)
+        found = [cut[list(names).index(column)] for column in columns]
+    elif source.format == "jsonl":
+        cut = json_fields(t.text, columns)
+        found = [cut[n] for n in range(len(columns))]
     else:
-        value = json_fields(t.text, [column])[0] if source.format == "jsonl" else t[column]
-    t = t.select(value=value)
-    t = t.select(value=written(t.value))  # one step after another: an expression that is used twice is compiled twice
+        found = [t[column] for column in columns]
+    t = t.select(dict(zip(("value", "user"), found, strict=False)))
+    # One step after another: an expression that is used twice is compiled twice.
+    t = t.select({name: written(t[name].cast("string") if name == "user" else t[name]) for name in t.columns})
     if contract.time.kind == "date":
         hour = reading.day_number(t.value, contract) * 24
     else:
         hour = reading.moment(t.value, contract, reading.Span.of(contract, contract.calendar.first_day)) // HOUR_MS
-    return t.group_by(hour=hour).agg(rows=ibis._.count())
+    return t.group_by(hour=hour, **({"user": t.user} if "user" in t.columns else {})).agg(rows=ibis._.count())
 
 
 def _timed(source: Source, moment: Moment, year: int | None, zone: str) -> Contract:
@@ -175,13 +231,18 @@ def _zone(counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
     busy = counts[counts >= 0.02 * counts.median()].index
     opens, ends = -int(busy[0]) % 24, -int(busy[-1] + 1) % 24
     cut = (opens + 12) % 24 - 12
-    said = re.search(r"\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)'", moment.evidence) or re.search("UTC|%z", moment.format or "")
-    if moment.kind == "timestamp" and not said:
+    if _local(moment):
         return "UTC", f"no zone is written: read as they stand (least happens at {quiet}:00); name the log's own"
     if opens == ends and abs(cut - ahead) <= 3:
         return _named(cut), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
     zone = _named(ahead)
     return zone, f"a guess: least happens at {quiet}:00 UTC, which is {QUIETEST}:00 there; name your own"
+
+
+def _local(moment: Moment) -> bool:
+    """Whether times are written as clocks showed them, without a zone."""
+    said = re.search(r"\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)'", moment.evidence) or re.search("UTC|%z", moment.format or "")
+    return moment.kind == "date" or (moment.kind == "timestamp" and not said)
 
 
 def _named(ahead: int) -> str:

@@ -95,7 +95,7 @@ def freshness(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
     by_day = contract.time.resolution == "day"
     expected = "an event" if by_day else f"an event within {hours:g} hours of the day's end"
     if day.newest is None:
-        actual, wrong = "no event", True
+        actual, wrong = "no event", by_day or hours < 24
     elif by_day:
         actual, wrong = "an event", False
     else:

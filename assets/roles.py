@@ -5,6 +5,7 @@ Where a guess could go two ways the question is handed to whoever asked (`Ask`):
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,9 @@ MEANT = {
 }
 """Our name of a behaviour → words that logs use for it."""
 
-YES = {"1", "1.0", "true", "True"}
-BINARY = {"0", "0.0", "false", "False"} | YES
+YES, NO = {"1", "1.0", "true", "True"}, {"0", "0.0", "false", "False"}
+BINARY = YES | NO
+COMPARED = {">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">": operator.gt, "<": operator.lt}
 FORMATS = (
     *(
         "%Y-%m-%d %H:%M:%S UTC",
@@ -126,7 +128,7 @@ def guess(seen: Profile, ask: Ask) -> Roles:
     item = _id(left, "item", ITEMS, USERS, ask, evidence)
     left = [c for c in left if c.name != item]
     if told := ask("labels", "", []):
-        return Roles(moment, user, item, None, _told_labels(told, left, evidence), evidence)
+        return Roles(moment, user, item, None, _told_labels(told, left, seen, evidence), evidence)
     behaviour = _behaviour(left, ask, evidence)
     labels = {} if behaviour else _labels(left, seen, (user, item), evidence)
     coded = [c for c in left if CODED.fullmatch(plain(c.name)) and 2 <= c.distinct <= 30]
@@ -228,6 +230,9 @@ def _id(
     if not options:
         raise ValueError(f"no column is left that could name the {entity}")
     told = [(c.name, _seen(c)) for c in options]
+    if len(options) == 1 and not ask(entity, "", told):
+        evidence[entity] = f"no other column could be it; {_seen(options[0])}"
+        return options[0].name
     answer = ask(entity, f"which column names the {entity}?", told)
     if answer not in {c.name for c in columns}:
         raise ValueError(f"{entity}: '{answer}' is not a column that is left; those are {', '.join(c.name for c in columns)}")
@@ -289,19 +294,33 @@ def determined(rows: pd.DataFrame, key: str, column: str) -> float:
     return float((more["nunique"] == 1).mean()) if len(more) >= 10 else 0.0
 
 
-def _told_labels(told: str, columns: list[Column], evidence: dict[str, str]) -> dict[str, str]:
+def _told_labels(told: str, columns: list[Column], seen: Profile, evidence: dict[str, str]) -> dict[str, str]:
     """Labels as a person names them: columns or conditions ('watch_ratio >= 2'), with commas between."""
-    known, found = {c.name for c in columns}, dict[str, str]()
+    found: dict[str, str] = {}
     for text in map(str.strip, told.split(",")):
-        condition = in_condition(text) if text in known else text
-        if not CONDITION.match(condition) or (column := parse_condition(condition)[0]) not in known:
-            left = ", ".join(sorted(known))
+        condition = _told_condition(text, [c.name for c in columns])
+        if condition is None:
+            left = ", ".join(sorted(c.name for c in columns))
             raise ValueError(
                 f"labels: '{text}' is neither a column that is left nor a comparison of one ('stars >= 4'); those are {left}"
             )
+        column, sign, number = parse_condition(condition)
         name = _label_name(column, found)
-        found[name], evidence[f"label {name}"] = condition, "as answered"
+        values = pd.to_numeric(seen.rows[column].replace({**dict.fromkeys(YES, 1), **dict.fromkeys(NO, 0)}), errors="coerce")
+        share = COMPARED[sign](values, number).where(values.notna(), False).mean()
+        found[name], evidence[f"label {name}"] = condition, f"as answered; {share:.2%} of the rows seen"
     return found
+
+
+def _told_condition(text: str, columns: Sequence[str]) -> str | None:
+    """The condition that a column or a comparison of one says; RecBole's types behind a column's name may be left out."""
+    if text in columns:
+        return in_condition(text)
+    if not CONDITION.match(text):
+        return None
+    said = parse_condition(text)[0]
+    column = said if said in columns else next((c for c in columns if TYPED.sub("", c) == said), None)
+    return None if column is None else text.replace(in_condition(said), in_condition(column), 1)
 
 
 def _label_name(column: str, found: dict[str, str]) -> str:

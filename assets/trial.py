@@ -113,20 +113,24 @@ def _cut(contract: Contract, source: str, folder: Path) -> Iterator[tuple[Path, 
             break
         target = folder / f"first-rows-{number:06}{suffix}"
         named[target.name] = path.name
-        copied, share = (_first_rows if suffix == ".parquet" else _first_lines)(path, target, left)
+        if suffix == ".parquet":
+            copied, share = _first_rows(path, target, left)
+        else:
+            copied, share = _first_lines(path, target, left, header=suffix == ".csv" and contract.source.header)
         left -= copied
         read += share * path.stat().st_size
     yield folder, read / max(sum(p.stat().st_size for p in paths), 1), named
 
 
-def _first_lines(path: Path, target: Path, count: int) -> tuple[int, float]:
+def _first_lines(path: Path, target: Path, count: int, *, header: bool) -> tuple[int, float]:
+    """(rows copied, share of the file's bytes that they are), a line of names beside them where there is one."""
     with path.open("rb") as raw:
         magic = raw.read(4)
     packed = next((name for start, name in parsing.PACKED.items() if magic.startswith(start)), None)
     copied = written = 0
     try:
         with parsing.unpacking(path, packed) as file, target.open("wb") as out:
-            for line in islice(file, count):
+            for line in islice(file, count + header):
                 copied += 1
                 written += out.write(line)
             more = bool(file.read(1))
@@ -134,6 +138,7 @@ def _first_lines(path: Path, target: Path, count: int) -> tuple[int, float]:
         target.unlink(missing_ok=True)
         shutil.copy(path, target)
         return count, 1.0
+    copied -= header
     if not more:
         return copied, 1.0
     size = path.stat().st_size

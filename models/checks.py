@@ -27,7 +27,7 @@ class Volume(Check):
 
 
 class Freshness(Check):
-    """Hours without any event at the day's end; a log of day resolution has only to have an event."""
+    """Hours without any event at the day's end, from 24 on also a whole day; a log of day resolution has only to have one."""
 
     silent_hours: float = Field(6.0, gt=0)
 

@@ -150,6 +150,11 @@ class Contract(Days, Section):
             raise ValueError(f"calendar.last_day: {last} is before first_day {first}")
         if self.calendar.accept_from is not None and self.calendar.accept_from > first:
             raise ValueError(f"calendar.accept_from: {self.calendar.accept_from} is after first_day {first}")
+        if last is not None and self.training.judged_days > max((days := (last - first).days + 1) // 2, 1):
+            raise ValueError(
+                f"training.judged_days: {self.training.judged_days} came, and the calendar has {days} days; at most half of "
+                f"them, {days // 2}, so that there is something to learn from"
+            )
         return self
 
     def _check_names(self) -> None:

@@ -31,7 +31,7 @@ def write_draft(log: str, out: Path, answers: Sequence[str], console: Console) -
     given = dict(_answer(text) for text in answers)
     name = given.pop("name", re.sub(r"[^a-z0-9]+", "_", out.stem.lower()).strip("_") or "mine")
     asked = set[str]()
-    toml = draft.draft(log, name if name[0].isalpha() else f"log_{name}", _ask(given, asked, console))
+    toml, asides = draft.draft(log, name if name[0].isalpha() else f"log_{name}", _ask(given, asked, console))
     if unused := sorted(set(given) - asked):
         raise ValueError(
             f"--answer {unused[0]}=…: nothing asks for that here; asked for are {', '.join(sorted(asked))} and name"
@@ -40,6 +40,8 @@ def write_draft(log: str, out: Path, answers: Sequence[str], console: Console) -
     out.write_text(toml)
     load(out)
     console.print(toml, markup=False)
+    for aside in asides:
+        console.print(f"! {aside}", markup=False, highlight=False)
     console.print(
         f"written to {out}. Read its comments, then:\n  ./dtrn check {out} {log}\n  make demo DATASET={out} LOG={log}",
         markup=False,
@@ -118,12 +120,13 @@ def _tell_unusual(contract: Contract, found: trial.Trial, volumes: dict[str, int
         wide = f"smallest = {smallest:g}, largest = {math.ceil(max(most / usual, terms.largest)):g}"
         told = f"{len(odd)} of {len(whole)} days are far from the median day's {usual:,.0f} rows, {least:,} to {most:,}"
         console.print(
-            f"  [yellow]![/yellow] {told}; if the log is like that, begin with checks.volume = {{ {wide} }}", highlight=False
+            f"  [yellow]![/yellow] {told}; if the log is like that, begin with volume = {{ {wide} }} under \\[checks]",
+            highlight=False,
         )
         return
     for day, rows in odd.items():
         told = f"{day} has {rows:,} rows, the median day {usual:,.0f}; if that is right (an outage, a sale)"
-        console.print(f"  [yellow]![/yellow] {told}: checks.unusual_days = [{day}]", highlight=False)
+        console.print(f"  [yellow]![/yellow] {told}: unusual_days = [{day}] under \\[checks]", highlight=False)
 
 
 def _tell_samples(contract: Contract, found: trial.Trial, console: Console) -> None:

@@ -33,6 +33,12 @@ SIMULATED = (DATASETS / "simulated.toml").read_text()
             'behaviours = ["bought"]',
             r"tasks\.buy\.behaviours: \['bought'\] not among behaviours \['view'",
         ),
+        (
+            TAOBAO,
+            "window_days = 7",
+            "window_days = 7\njudged_days = 6",
+            r"training\.judged_days: 6 came, and the calendar has 9 days; at most half of them, 4, so that there is",
+        ),
         (TAOBAO, "window_days = 7", 'window_days = "week"', r"training\.window_days: .*integer.*'week'"),
         (
             TAOBAO,

@@ -69,7 +69,19 @@ def test_ratings_without_a_header_are_labels_where_that_is_said(tmp_path: Path) 
     found, text = drafted(source, tmp_path, *ids)
     assert (found.shape, found.source.delimiter, found.item_table) == ("events", "::", None)
     assert '--answer "labels=column_3 >= …"' in text
-    found, _ = drafted(source, tmp_path, *ids, "labels=column_3 >= 4, column_3 >= 2.5")
+    assert (
+        "! nothing in the log is known to be feedback, so every row is an event. column_3 (5 values, 1 to 5) may be a rating; "
+        'if it is, draft again with --answer "labels=column_3 >= …"' in " ".join((tmp_path / "told.txt").read_text().split())
+    )
+    found, text = drafted(source, tmp_path, *ids, "labels=column_3 >= 4, column_3 >= 2.5")
+    assert {name: behaviour.when for name, behaviour in found.behaviours.items()} == {
+        "column_3": "column_3 >= 4",
+        "low_column_3": "column_3 < 4",
+        "column_3_2": "column_3 >= 2.5",
+        "low_column_3_2": "column_3 < 2.5",
+    }
+    stars = [int(line.split("::")[2]) for line in source.read_text().splitlines()]
+    assert f'when = "column_3 >= 4"            # as answered; {sum(s >= 4 for s in stars) / 720:.2%} of the rows seen' in text
     assert {name: task.label for name, task in found.tasks.items()} == {
         "column_3": "column_3 >= 4",
         "column_3_2": "column_3 >= 2.5",
@@ -173,18 +185,25 @@ def test_a_folder_of_atomic_files_is_read_as_recbole_writes_them(tmp_path: Path)
             file.write(f"{draws.randrange(30)}\t{draws.randrange(40)}\t{rating}\t{1_741_000_000 + 400 * n}\n")
     genres = ["Drama", "Comedy", "War", "Crime", "Film-Noir", "Western", "Musical", "Thriller", "Children's", "Fantasy"]
     with (folder / "films.item").open("w") as file:
-        file.write("item_id:token\tmovie_title:token_seq\tclass:token_seq\n")
-        file.writelines(f"{n}\t{'The Film ' * 150}no {n}\t{' '.join(draws.sample(genres, 3))}\n" for n in range(40))
+        file.write("item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n")
+        file.writelines(
+            f"{n}\t{'The Film ' * 150}no {n}\t{'V' if n == 7 else 1950 + n}\t{' '.join(draws.sample(genres, 3))}\n"
+            for n in range(40)
+        )
     (folder / "films.user").write_text("user_id:token\n" + "".join(f"{n}\n" for n in range(30)))
     assert (folder / "films.item").stat().st_size > (folder / "films.inter").stat().st_size
     contract, text = drafted(folder, tmp_path)
     assert contract.tasks["rating"].label == "'rating:float' >= 4"
     assert contract.label_columns == ("rating:float",)
+    assert [behaviour.when for behaviour in contract.behaviours.values()] == ["'rating:float' >= 4", "'rating:float' < 4"]
+    named, _ = drafted(folder, tmp_path, "labels=rating >= 3")
+    assert named.tasks["rating"].label == "'rating:float' >= 3", "the name may stand without its type"
     assert (contract.features["class"].column, contract.features["class"].separator) == ("class:token_seq", " ")
     assert contract.item_table is not None
     assert contract.item_table.file == "films.item"
     assert "# a guess" in text
-    assert contract.features.keys() == {"movie_title", "class"}
+    assert contract.features.keys() == {"movie_title", "release_year", "class"}
+    assert contract.features["release_year"].kind == "text", "one of 40 is no number, and its row would be refused"
     (folder / "empty.txt").unlink()
     found = trial.attempt(contract, str(folder), NOW)
     assert (found.valid, found.rules) == (900, {})

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
-from assets import guessed_days, profile, roles, trial
+from assets import acceptance, guessed_days, ingest, profile, roles, trial
+from models.checks import Checks
 from models.contract import load
+from models.home import Home
 from orchestration import newcomer
 from tests.drafts import NOW, drafted, shop
 from tests.test_known_logs import FIXTURES, LOGS
@@ -67,8 +70,9 @@ def test_columns_without_names_are_asked_for_and_answered(tmp_path: Path) -> Non
     source = shop(tmp_path / "log.csv", header=False)
     with pytest.raises(ValueError, match=r"(?s)which column names the user\?.*--answer user=column_1  "):
         drafted(source, tmp_path)
-    with pytest.raises(ValueError, match=r"(?s)which column names the item\?.*--answer item=column_2  "):
-        drafted(source, tmp_path, "user=column_1")
+    found, text = drafted(source, tmp_path, "user=column_1")
+    assert found.columns.item == "column_2"
+    assert re.search(r'item = "column_2" +# no other column could be it; 60 different values', text)
     found, text = drafted(source, tmp_path, "user=column_1", "item=column_2", "zone=Asia/Tokyo", "name=mine")
     assert (found.name, found.source.header, found.columns.item, found.time.zone) == ("mine", False, "column_2", "Asia/Tokyo")
     assert 'zone = "Asia/Tokyo"' in text
@@ -183,6 +187,63 @@ def test_a_thin_log_is_learned_from_for_longer_and_a_long_one_from_its_end(
     assert contract.calendar.first_day == (start + timedelta(days=first)).date()
     assert contract.calendar.last_day == (start + timedelta(days=days - 1)).date()
     assert contract.calendar.accept_from == (start.date() if first else None)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
+def test_of_a_thin_log_days_are_judged_together_until_they_have_two_hundred_users(tmp_path: Path, name: str) -> None:
+    """240 days of 300 rows, 6,000 in 20 of them. Ten users a day, two of them those of the day before: 202 in 25 days."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    moments = [(day, n, start + timedelta(days=day, minutes=4 * n)) for day in range(240) for n in range(300)]
+    rows = [{"user_id": f"u{8 * day + n % 10}", "item_id": f"i{n % 7}", "at": at.isoformat()} for day, n, at in moments]
+    frame = pd.DataFrame(rows)
+    if name.endswith("parquet"):
+        frame.to_parquet(tmp_path / name)
+    elif name.endswith("jsonl"):
+        frame.to_json(tmp_path / name, orient="records", lines=True)
+    else:
+        frame.to_csv(tmp_path / name, index=False)
+    contract, text = drafted(tmp_path / name, tmp_path)
+    assert contract.training.judged_days == 25
+    assert "; the last 25 have 202 users" in text
+
+
+@pytest.mark.parametrize("column", ["date", "time"])
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_days_that_are_written_without_a_zone_are_the_same_in_the_one_that_is_named(
+    tmp_path: Path, column: str, zone: str
+) -> None:
+    start = datetime(2024, 3, 1, tzinfo=UTC)
+    moments = [start + timedelta(hours=n / 10) for n in range(10 * 24 * 10)]
+    written = [f"{m:%Y-%m-%d}" if column == "date" else f"{m:%Y-%m-%d %H:%M:%S}" for m in moments]
+    (tmp_path / "log.csv").write_text(
+        f"user_id,item_id,{column}\n" + "".join(f"{n % 40},{n % 50},{text}\n" for n, text in enumerate(written))
+    )
+    contract, _ = drafted(tmp_path / "log.csv", tmp_path, f"zone={zone}")
+    assert (str(contract.calendar.first_day), str(contract.calendar.last_day)) == ("2024-03-01", "2024-03-10")
+
+
+def test_no_day_of_an_uneven_log_is_an_alarm_under_the_limits_that_are_drafted_for_it(tmp_path: Path) -> None:
+    draws = random.Random(5)
+    start = datetime(2025, 3, 3, tzinfo=UTC)
+    with (tmp_path / "log.csv").open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["user_id", "item_id", "rating", "ts"])
+        for day in range(40):
+            for n in range(0 if day == 23 else draws.choice([3, 12, 40, 90, 400])):
+                at = start + timedelta(days=day, seconds=draws.randrange(86_400 if day % 3 else 40_000))
+                out.writerow([n % 30, draws.randrange(50), draws.randint(1, 5), round(at.timestamp())])
+    drafts, text = drafted(tmp_path / "log.csv", tmp_path, "zone=UTC")
+    home = Home(tmp_path / "home", drafts.name)
+    ingest.accept(home, drafts, str(tmp_path / "log.csv"), NOW)
+    days = [str(day) for day in drafts.days(drafts.calendar.last_day)]
+    for day in days:
+        ingest.events(home, drafts, day)
+    wrong = {}
+    for terms, name in ((drafts, "drafted"), (drafts.model_copy(update={"checks": Checks()}), "usual")):
+        found = {check: acceptance.plausible(home, terms, check, days).values() for check in ("volume", "freshness")}
+        wrong[name] = {check: sum(f.wrong is not None for f in findings) for check, findings in found.items()}
+    assert wrong["drafted"] == {"volume": 0, "freshness": 0}, text
+    assert min(wrong["usual"].values()) > 3
 
 
 def test_draft_is_a_contract_for_hours_and_zone(tmp_path: Path) -> None:

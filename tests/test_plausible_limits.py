@@ -12,6 +12,7 @@ import pytest
 
 from assets import plausibility
 from assets.plausibility import Day
+from models.checks import Freshness
 from models.contract import Contract
 from tests.test_plausibility import START, contract, day_of
 
@@ -44,6 +45,10 @@ def test_freshness_of_a_log_of_days_is_that_the_day_is_there(tmp_path: Path) -> 
     assert holds("freshness", by_day, numbers(2, newest=24), [])
     assert not holds("freshness", by_day, numbers(2, events=0), [])
     assert not holds("freshness", terms, numbers(2, events=0), [])
+    for hours, right in ((23.9, False), (24, True)):
+        checks = terms.checks.model_copy(update={"freshness": Freshness(silent_hours=hours)})
+        patient = terms.model_copy(update={"checks": checks})
+        assert holds("freshness", patient, numbers(2, events=0), []) is right, "a whole day without an event is 24 hours"
 
 
 @pytest.mark.parametrize(("unknown", "right"), [(0, True), (5, True), (6, False)])

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from assets import trial
+from models.checks import Checks
 from models.contract import Contract, load
 from orchestration import newcomer
 from tests.damaged_log import START, contract
@@ -65,8 +66,8 @@ def test_a_check_reads_the_first_rows_only(tmp_path: Path, monkeypatch: pytest.M
     source = shop(tmp_path / "log.csv", days=4)
     contract, _ = drafted(source, tmp_path)
     found = trial.attempt(contract, str(source), NOW)
-    assert found.rows_in == 499, "the header is one of the lines"
-    assert found.share == pytest.approx(500 / 1601, rel=0.05)
+    assert found.rows_in == 500, "the header is no row"
+    assert found.share == pytest.approx(501 / 1601, rel=0.05)
 
 
 def test_a_check_names_the_file_and_the_days_that_are_unusual(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_check_names_the_file_and_the_days_that_are_unusual(tmp_path: Path) ->
     newcomer.tell_trial(contract, "mine.toml", str(folder), told)
     text = told.export_text()
     assert f"first in line {len(rows) - 500 + 2} of b.csv: ts: 'never'" in text
-    assert re.findall(r"checks.unusual_days = \[(.*)\]", text) == ["2025-03-04"]
+    assert re.findall(r"unusual_days = \[(.*)\] under \[checks\]", text) == ["2025-03-04"]
     assert "2025-03-04 has 2 rows, the median day 400" in text
 
 
@@ -100,16 +101,17 @@ def test_a_log_of_many_unusual_days_is_told_how_wide_its_limits_would_be(
     header, *rows = shop(source, days=12).read_text().splitlines()
     kept = [row for day, count in enumerate(volumes) for row in rows[400 * day : 400 * day + count]]
     source.write_text("\n".join([header, *kept]) + "\n")
-    contract, _ = drafted(source, tmp_path)
+    contract, draft = drafted(source, tmp_path)
     terms = contract.training.model_copy(update={"candidates": ("mmoe",)})
     out = Console(record=True, width=200)
-    newcomer.tell_trial(contract.model_copy(update={"training": terms}), "mine.toml", str(source), out)
+    unlimited = contract.model_copy(update={"training": terms, "checks": Checks()})
+    newcomer.tell_trial(unlimited, "mine.toml", str(source), out)
     text = out.export_text()
     assert f"{odd} of {there} days are far from the median day's {told}" in text
-    assert f"begin with checks.volume = {{ {limits} }}" in text
+    assert f"begin with volume = {{ {limits} }} under [checks]" in text
     assert "unusual_days" not in text
     wide = tmp_path / "wide.toml"
-    wide.write_text((tmp_path / "drafted.toml").read_text() + f"\n[checks]\nvolume = {{ {limits} }}\n")
+    wide.write_text(draft.split("\n[checks]")[0] + f"\n[checks]\nvolume = {{ {limits} }}\n")
     assert load(wide).checks.volume.largest >= 3
 
 
