@@ -136,6 +136,7 @@ def measure(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bo
             drift_runs.save(home, contract, kinds(ranker.contract), day, snapshot)
             verdict["fields"] = {name: asdict(f) for name, f in fields.items()}
             verdict["drifted"] = [name for name, f in fields.items() if f.drifted]
+            verdict["left_out"] = [name for name in ranker.contract.context_fields if name in OF_THE_DAY]
             verdict["window"] = {"first": days[0], "last": days[-1], "rows": len(window["context"])}
         else:
             drift_runs.remove(home, day)

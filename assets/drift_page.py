@@ -32,7 +32,11 @@ KINDS = {
     "user": "user feature",
     "context": "context",
 }
+UNTOLD = 1.0
+"""Where chance needs a score as high as this, a field that passes says nothing: it may have become another altogether."""
 SIDES = {"item": "Of the items ranked", "user": "Of the rows, by who asked,", "context": "Of the rows"}
+LOOKS = {"drifted": "moved", "quiet": "calm", "too few users": "quiet"}
+"""What a field's verdict looks like on the page."""
 Shares = dict[str, float]
 
 
@@ -85,7 +89,15 @@ def _said(verdict: dict[str, Any]) -> str:
     if verdict["unread"]:
         return f"What {verdict['model']} was asked on {verdict['day']} is not compared with its training: {verdict['unread']}."
     count, fields = len(verdict["drifted"]), len(verdict["fields"])
-    return f"{count or 'None'} of {fields} fields of {verdict['day']} drifted from what {verdict['model']} was trained on."
+    untold = sum(_state(field) == "too few users" for field in verdict["fields"].values())
+    told = f" Of {untold} nothing can be told: {verdict['rows']['users']:,} users are too few." if untold else ""
+    return f"{count or 'None'} of {fields} fields of {verdict['day']} drifted from what {verdict['model']} was trained on.{told}"
+
+
+def _state(field: dict[str, Any]) -> str:
+    if field["drifted"]:
+        return "drifted"
+    return "too few users" if field["threshold"] >= UNTOLD else "quiet"
 
 
 def _head(verdict: dict[str, Any]) -> str:
@@ -125,15 +137,15 @@ def _fields(verdict: dict[str, Any]) -> str:
         return ""
     rows = ""
     for name, field in verdict["fields"].items():
-        state = "<span class='moved'>drifted</span>" if field["drifted"] else "<span class='calm'>quiet</span>"
+        state = f"<span class='{LOOKS[_state(field)]}'>{_state(field)}</span>"
         bars, told = _bars(field["reference"], field["served"]), escape(field["note"])
         cells = (escape(name), KINDS[field["kind"]], state, f"{field['score']:.3f}", f"{field['threshold']:.3f}", bars, told)
         rows += _row("td", cells)
     names = ("field", "what it is", "verdict", "score (PSI)", "allowed", "training (grey), served (blue)", "in words")
+    weekday = " The weekday is not among them: all rows of one day have the same." if verdict["left_out"] else ""
     note = (
         "The score is 0 when both sides are spread alike over the bins; allowed is the contract's own share plus what so few "
-        "users move by chance. The weekday is not among them: all rows of one day have the same. Hover over a bar for its bin. "
-        "Evidently's charts of every field are below."
+        f"users move by chance.{weekday} Hover over a bar for its bin. Evidently's charts of every field are below."
     )
     return f"<h2>Field by field</h2><p class='quiet'>{note}</p><table>{_row('th', names)}{rows}</table>"
 

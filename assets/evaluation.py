@@ -35,10 +35,6 @@ PAGE_CODE = (
     *("assets/verdict_page.py", "assets/verdict_page.html"),
     *("assets/verdict_charts.py", "assets/verdict_origin.py"),
 )
-WORSE_THAN_POPULARITY = (
-    "Look at its validation loss by epoch, on the asset of that model; more days (training.window_days) or more epochs "
-    "(training.epochs) help most."
-)
 Verdict = dict[str, Any]
 
 
@@ -149,6 +145,7 @@ def _verdict(
         "dataset": contract.name,
         "description": contract.description,
         "shape": contract.shape,
+        "meanings": {name: task.meaning for name, task in contract.tasks.items()},
         "judged_day": judged_day,
         "judged_days": days,
         "held_out": lake.require(home, challenger, judged_day).detail["held_out"],
@@ -159,6 +156,7 @@ def _verdict(
         "validation": validation,
         "models": judgement["models"],
         "comparisons": judgement["comparisons"],
+        "within": judgement["within"],
         "samples": judgement["samples"],
         "users": len(np.unique(users)),
         "method": {"resamples": RESAMPLES, "level": LEVEL, "calibration_bins": metrics.BINS},
@@ -327,10 +325,10 @@ def finite_metrics(context: dg.AssetCheckExecutionContext, project: Project) -> 
 )
 def challenger_beats_popularity(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
     with explained():
-        passed, why = against_popularity(read(project.home, context.partition_key))
-    judged = any(c["judged"] for c in read(project.home, context.partition_key)["comparisons"].get("popularity", {}).values())
-    remedy = f" {WORSE_THAN_POPULARITY}" if judged and not passed else ""
-    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=f"{why}{remedy}")
+        verdict = read(project.home, context.partition_key)
+        passed, why = against_popularity(verdict)
+        helps = "" if passed else what_helps(project.home, project.terms, verdict)
+    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=f"{why}{helps}")
 
 
 def unmeasured(verdict: Verdict) -> list[str]:
@@ -351,3 +349,27 @@ def against_popularity(verdict: Verdict) -> tuple[bool, str]:
         return False, "popularity was not scored; add 'popularity' to training.references of the contract"
     beats, reasons = decide(verdict["challenger"]["name"], {POPULARITY: verdict["comparisons"][POPULARITY]})
     return beats, reasons[0]
+
+
+def what_helps(home: Home, contract: Contract, verdict: Verdict) -> str:
+    """What may make a challenger that does not beat popularity do so, each a sentence that holds for this log."""
+    from models import artifact
+
+    judged = [c for task, c in verdict["comparisons"].get(POPULARITY, {}).items() if c["judged"] and task != MEAN]
+    if not judged:
+        return ""
+    name, day, days = verdict["challenger"]["name"], verdict["judged_day"], len(verdict["judged_days"])
+    told = []
+    if all(c["high"] > 0 for c in judged) and any(c["difference"] > 0 for c in judged):
+        users = f"{verdict['users']:,} users on {days} day{'s' * (days > 1)}"
+        told.append(f"{users} may be too few to tell: more days judged together (training.judged_days) narrow the interval")
+    history = artifact.read_spec(home.model(name, day))["history"]
+    if len(history) == contract.training.epochs and min(history, key=lambda epoch: epoch["score"]) is history[-1]:
+        told.append(f"its last epoch was its best: more of them (training.epochs, now {len(history)}) help")
+    first = lake.require(home, name, day).detail["days"][0]
+    if first > str(contract.calendar.first_day):
+        told.append(f"it learned from {first} on, and there are days before it: more of them (training.window_days) may help")
+    else:
+        told.append("it learned from every day there is")
+    said = "; ".join(told)
+    return f" {said[0].upper()}{said[1:]}. Its loss by epoch stands on the asset of that model."

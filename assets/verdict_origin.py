@@ -48,14 +48,19 @@ def origin(home: Home, verdict: dict[str, Any], manifest: lake.Manifest) -> Orig
         out["Champion"] = _made(home, dataset, reigning["name"], its)
         if home.verdict_page(its).is_file():
             out["Champion"].append(Link(f"its own verdict of {its}", home.verdict_page(its).name))
-    trained = lake.read(home, challenger, day)
-    out["Rows trained on"] = _samples(dataset, trained.detail["days"] if trained else [])
+    trained, held_out = lake.read(home, challenger, day), verdict["held_out"]
+    fitted = [d for d in trained.detail["days"] if d not in held_out] if trained else []
+    out["Rows trained on"] = _samples(dataset, fitted)
+    out["Rows that training stopped by"] = _samples(dataset, held_out)
     return {what: links for what, links in out.items() if links}
 
 
 def _samples(dataset: str, days: Sequence[str]) -> list[Link]:
-    shown = days if len(days) <= SHOWN_DAYS else ends(days)
-    return [Link(day, partition(dataset, "samples", day).url) for day in shown]
+    shown = {day: day for day in days}
+    if len(days) > SHOWN_DAYS:
+        first, last = ends(days)
+        shown = {f"from {first}": first, f"to {last} ({len(days)} days)": last}
+    return [Link(text, partition(dataset, "samples", day).url) for text, day in shown.items()]
 
 
 def partition(dataset: str, asset: str, day: str) -> Link:

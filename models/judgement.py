@@ -58,13 +58,25 @@ class Comparison(TypedDict):
     note: str
 
 
+class Within(TypedDict):
+    """GAUC of the challenger less that of whom it must beat: how much better it orders each user's own rows."""
+
+    difference: float
+    low: float
+    high: float
+
+
 class Judgement(TypedDict):
-    """What `judge` found, ready for JSON (no nan): measures by model and task, comparisons by model and task or `mean`."""
+    """What `judge` found, ready for JSON (no nan): measures by model and task, comparisons by model and task or `mean`.
+
+    within: by task, of those judged in which a user has both classes.
+    """
 
     promote: bool
     reasons: list[str]
     models: dict[str, dict[str, Measure]]
     comparisons: dict[str, dict[str, Comparison]]
+    within: dict[str, Within]
     samples: int
 
 
@@ -91,10 +103,18 @@ def judge(
     unfit = [_unfit(column, user, min_each, min_users) for column in labels.T]
     drawn = {name: np.full((len(tasks), resamples), np.nan) for name in scores}
     fit = [t for t, reason in enumerate(unfit) if not reason]
+    rival = CHAMPION if CHAMPION in scores else POPULARITY
+    own = {t: [metrics.user_aucs(labels[:, t], scores[n][:, t], user) for n in (challenger, rival) if n in scores] for t in fit}
+    within = {t: np.full(resamples, np.nan) for t, told in own.items() if len(told) == 2 and len(told[0][0])}
     for rows, counts in _draws(user, resamples if fit else 0, np.random.default_rng(seed)):
         for name, values in scores.items():
             for t in fit:
                 drawn[name][t, rows] = metrics.resampled_auc(labels[:, t], values[:, t], user, counts)
+        for t, values in within.items():
+            (people, ours, weight), (_, theirs, _) = own[t]
+            weights = counts[:, people] * weight
+            # Not as a product of matrices, which sums in another order for another block of resamples.
+            values[rows] = (weights * (ours - theirs)).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
     models = {
         name: {
             task: _measure(labels[:, t], values[:, t], user, drawn[name][t] if t in fit else None)
@@ -108,9 +128,15 @@ def judge(
         if name != challenger
     }
     promote, reasons = decide(challenger, comparisons)
+    apart = {tasks[t]: _within(own[t], values) for t, values in within.items()}
+    if promote:
+        reasons += _within_users(challenger, "the champion" if rival == CHAMPION else rival, comparisons[rival], apart)
     if CHAMPION in scores and np.array_equal(scores[challenger], scores[CHAMPION]):
         reasons.insert(1, f"Both give exactly the same probabilities on all {len(labels):,} rows.")
-    return {"promote": promote, "reasons": reasons, "models": models, "comparisons": comparisons, "samples": len(labels)}
+    return {
+        "promote": promote, "reasons": reasons, "models": models, "comparisons": comparisons, "within": apart,
+        "samples": len(labels),
+    }  # fmt: skip
 
 
 def decide(challenger: str, comparisons: Mapping[str, Mapping[str, Comparison]]) -> tuple[bool, list[str]]:
@@ -154,6 +180,27 @@ def decide(challenger: str, comparisons: Mapping[str, Mapping[str, Comparison]])
         if other != rival and lost:
             reasons.append(f"Warning: {other} ranks significantly better than {challenger} on {_list(lost)}.")
     return promote, reasons
+
+
+def _within(own: Sequence[tuple[NDArray[Any], Floats, Floats]], drawn: Floats) -> Within:
+    (_, ours, weight), (_, theirs, _) = own
+    low, high = _interval(drawn)
+    return {"difference": float(np.average(ours - theirs, weights=weight)), "low": low, "high": high}
+
+
+def _within_users(
+    challenger: str, rival: str, against: Mapping[str, Comparison], within: Mapping[str, Within]
+) -> Iterator[str]:
+    """What a winner's AUC does not say: that users are told apart, and the rows of each are in no better order."""
+    for task, w in within.items():
+        told = f"(GAUC {w['difference']:+.4f}, {LEVEL:.0%} interval {w['low']:+.4f} to {w['high']:+.4f})"
+        if w["high"] < 0:
+            yield f"Warning: within each user's own rows {challenger} orders {task} worse than {rival} {told}."
+        elif w["low"] <= 0 and (against[task]["low"] or 0) > 0:
+            yield (
+                f"On {task} it is users that {challenger} tells apart better: within each one's own rows its order is not clearly "
+                f"better than that of {rival} {told}."
+            )
 
 
 def _check(

@@ -77,10 +77,26 @@ def gauc(labels: NDArray[Any], scores: NDArray[Any], users: NDArray[Any]) -> Gro
 
     labels, scores, users: (B,). The shares say how much of the day that is; users and rows that are only masked are in neither.
     """
-    labels, scores, kept = _known(labels, scores)
-    if not len(labels):
+    kept = np.asarray(labels) != MASKED
+    people, rows = np.unique(np.asarray(users)[kept], return_counts=True)
+    if not len(people):
         return GroupedAuc(np.nan, np.nan, np.nan)
-    user = np.unique(np.asarray(users)[kept], return_inverse=True)[1].reshape(-1)
+    _, own, weight = user_aucs(labels, scores, users)
+    if not len(own):
+        return GroupedAuc(np.nan, 0.0, 0.0)
+    return GroupedAuc(float(np.average(own, weights=weight)), len(own) / len(people), float(weight.sum() / rows.sum()))
+
+
+def user_aucs(labels: NDArray[Any], scores: NDArray[Any], users: NDArray[Any]) -> tuple[NDArray[Any], Floats, Floats]:
+    """(users, the AUC of each one's own rows, those rows), each (K,), of the users that have both classes, in their order.
+
+    labels, scores, users: (B,).
+    """
+    labels, scores, kept = _known(labels, scores)
+    people, user = np.unique(np.asarray(users)[kept], return_inverse=True)
+    user = user.reshape(-1)
+    if not len(labels):
+        return people, np.empty(0), np.empty(0)
     order = np.lexsort((scores, user))
     labels, scores, user = labels[order], scores[order], user[order]
     rows = np.bincount(user)
@@ -91,11 +107,8 @@ def gauc(labels: NDArray[Any], scores: NDArray[Any], users: NDArray[Any]) -> Gro
     positives = np.bincount(user, labels == 1, minlength=len(rows))
     pairs = positives * (rows - positives)
     both = pairs > 0
-    if not both.any():
-        return GroupedAuc(np.nan, 0.0, 0.0)
     won = np.bincount(user, rank * (labels == 1), minlength=len(rows)) - positives * (positives + 1) / 2
-    value = np.average(won[both] / pairs[both], weights=rows[both])
-    return GroupedAuc(float(value), float(both.mean()), float(rows[both].sum() / len(labels)))
+    return people[both], won[both] / pairs[both], rows[both].astype(np.float64)
 
 
 def log_loss(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:

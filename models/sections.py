@@ -229,6 +229,12 @@ class Task(Section):
     given: str | None = None
     weight: float = Field(1.0, gt=0)
 
+    @property
+    def meaning(self) -> str:
+        """What makes a sample positive, in words."""
+        what = self.label or f"{' or '.join(self.behaviours)} within {self.horizon_hours:g} hours"
+        return f"{what}, of rows with {self.given}" if self.given else what
+
 
 class Histories(Section):
     days: int = Field(30, ge=1, le=3660)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ def test_the_first_challenger_is_judged_beside_the_references_on_the_rows_of_the
     assert verdict["champion"] is None
     assert verdict["challenger"]["content"] == lake.content_hash(home.model(challenger, JUDGED))
     assert manifest.detail == {"promote": verdict["promote"], "challenger": challenger}
+    assert verdict["meanings"] == {"click": "view within 24 hours", "buy": "buy within 12 hours"}
     requests = read_requests(home, TERMS, [JUDGED])
     assert verdict["samples"] == len(requests)
     for name, load in ((challenger, artifact.load), ("popularity", baselines.load), ("lightgbm", baselines.load)):
@@ -345,7 +346,7 @@ def test_the_asset_and_its_checks_run_in_dagster(home: Home, tmp_path: Path) -> 
     assert checks["challenger_beats_popularity"].passed == verdict["promote"]
     told = str(checks["challenger_beats_popularity"].description)
     assert told.startswith(verdict["reasons"][0])
-    assert ("training.epochs" in told) == (not verdict["promote"]), "a check that fails says what to do"
+    assert ("Its loss by epoch" in told) == (not verdict["promote"]), "a check that fails says what to do"
 
 
 class _Told(Project):
@@ -372,3 +373,39 @@ def test_both_checks_can_fail(home: Home) -> None:
         False,
         "popularity was not scored; add 'popularity' to training.references of the contract",
     )
+
+
+def test_what_helps_is_said_where_it_can(home: Home) -> None:
+    evaluation.evaluate(home, TERMS, JUDGED)
+    verdict = evaluation.read(home, JUDGED)
+    users, name = verdict["users"], verdict["challenger"]["name"]
+    against = verdict["comparisons"]["popularity"]
+
+    def helps(low: float, high: float, **training: Any) -> str:
+        for task in ("click", "buy", "mean"):
+            against[task] |= {"difference": (low + high) / 2, "low": low, "high": high, "judged": True}
+        return evaluation.what_helps(home, contract(**training), verdict)
+
+    longer = TERMS.calendar.model_copy(update={"first_day": date(2026, 3, 1)})
+
+    def contract(**training: Any) -> Contract:
+        return TERMS.model_copy(update={"training": TERMS.training.model_copy(update=training), "calendar": longer})
+
+    first = lake.require(home, name, JUDGED).detail["days"][0]
+    assert first == str(TERMS.calendar.first_day)
+    history = artifact.read_spec(home.model(name, JUDGED))["history"]
+    last_is_best = min(history, key=lambda epoch: epoch["score"])["epoch"] == len(history)
+    more = f"its last epoch was its best: more of them (training.epochs, now {len(history)}) help; "
+    for epochs, said in ((len(history), last_is_best), (len(history) + 1, False)):
+        assert (more in helps(-0.01, 0.03, epochs=epochs)) == said
+    assert helps(-0.01, 0.03, epochs=len(history) + 1) == (
+        f" {users:,} users on 1 day may be too few to tell: more days judged together (training.judged_days) narrow the interval; "
+        f"it learned from {first} on, and there are days before it: more of them (training.window_days) may help. "
+        "Its loss by epoch stands on the asset of that model."
+    )
+    assert "training.judged_days" not in helps(-0.03, -0.01), "no interval will cure what is worse"
+    assert "training.judged_days" not in helps(-0.03, 0.01)
+    assert "it learned from every day there is" in evaluation.what_helps(home, TERMS, verdict)
+    for task in against:
+        against[task] |= {"judged": False}
+    assert evaluation.what_helps(home, TERMS, verdict) == "", "then the verdict itself says what is needed"

@@ -69,6 +69,61 @@ def test_intervals_are_those_of_rows_drawn_user_by_user() -> None:
             assert [c["low"], c["high"]] == pytest.approx(interval(drawn), abs=1e-12)
 
 
+def test_the_order_within_users_is_compared_with_whom_must_be_beaten_on_the_same_draws() -> None:
+    labels, users, scores = day()
+    labels[::7, 1] = -1
+    labels[users == users[0], 0] = 0  # a user of one class has no order of its own
+    for rival in ("champion", "popularity"):
+        came = verdict(labels, users, scores)["within"]
+        people = sorted(set(users.tolist()))
+        for t, task in enumerate(TASKS):
+            own: dict[int, tuple[float, int]] = {}
+            for place, person in enumerate(people):
+                kept = np.flatnonzero((users == person) & (labels[:, t] >= 0))
+                if len(set(labels[kept, t].tolist())) == 2:
+                    aucs = [roc_auc_score(labels[kept, t], scores[n][kept, t]) for n in ("dtrn", rival)]
+                    own[place] = (aucs[0] - aucs[1], len(kept))
+            assert len(own) < len(people) or t == 1
+            random, drawn = np.random.default_rng(11), []
+            for _ in range(60):
+                told = [own[p] for p in random.integers(len(people), size=len(people)).tolist() if p in own]
+                drawn.append(sum(apart * rows for apart, rows in told) / sum(rows for _, rows in told))
+            assert came[task]["difference"] == pytest.approx(
+                sum(apart * rows for apart, rows in own.values()) / sum(rows for _, rows in own.values()), abs=1e-12
+            )
+            for key, q in (("low", 0.025), ("high", 0.975)):
+                assert came[task][key] == pytest.approx(float(np.quantile(drawn, q)), abs=1e-12)
+        scores.pop("champion", None)
+
+
+def test_a_win_that_only_tells_users_apart_is_said_to_be_one() -> None:
+    """Scores of the challenger move with each user's own rate; the champion orders within users, or nobody does."""
+    random = np.random.default_rng(4)
+    users = np.repeat(np.arange(100), 20)
+    rate, within = random.normal(size=100)[users] * 2, random.normal(size=2000)
+    labels = (random.random(2000) < 1 / (1 + np.exp(-rate - within))).astype(np.int8)[:, None]
+    noise = random.normal(size=2000)
+
+    def probability(value: Any) -> Any:
+        return 1 / (1 + np.exp(-value))[:, None]
+
+    scores = {"dtrn": probability(rate + 0.01 * noise), "popularity": probability(noise)}
+    came = verdict(labels, users, scores, tasks=("click",))
+    assert came["promote"]
+    assert came["reasons"][-1].startswith(
+        "On click it is users that dtrn tells apart better: within each one's own rows its order is not clearly better than that "
+        "of popularity (GAUC "
+    )
+    scores["champion"] = probability(0.5 * within)
+    came = verdict(labels, users, scores, tasks=("click",))
+    assert came["promote"]
+    assert came["reasons"][-1].startswith("Warning: within each user's own rows dtrn orders click worse than the champion (GAUC -")
+    scores |= {"dtrn": probability(rate + within), "champion": probability(noise)}
+    came = verdict(labels, users, scores, tasks=("click",))
+    assert came["promote"]
+    assert len(came["reasons"]) == 1
+
+
 def test_blocks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = verdict(*day())
     monkeypatch.setattr(judgement, "BLOCK", 100)

@@ -11,12 +11,13 @@ import pytest
 from assets import lake, verdict_origin
 from models.home import Home
 
-DAY, BEFORE = "2026-04-02", "2026-04-01"
+DAY, BEFORE, EARLY = "2026-04-02", "2026-04-01", "2026-03-31"
 MODELS = {"dtrn": "run-a", "mmoe": "run-a", "popularity": "run-b", "lightgbm": ""}
 VERDICT: dict[str, Any] = {
     "dataset": "shop",
     "judged_day": DAY,
     "judged_days": [DAY],
+    "held_out": [BEFORE],
     "challenger": {"name": "dtrn"},
     "champion": {"tag": "dtrn-shop:x", "name": "mmoe", "judged_day": BEFORE},
     "validation": {"dtrn": 0.8, "mmoe": 0.9},
@@ -37,7 +38,7 @@ def home(tmp_path: Path) -> Home:
     """The four models of DAY, the champion's of BEFORE, and its page."""
     home = Home(tmp_path, "shop")
     for name, run in MODELS.items():
-        made(home, name, DAY, run, detail={"days": [BEFORE, DAY]})
+        made(home, name, DAY, run, detail={"days": [EARLY, BEFORE]})
     made(home, "mmoe", BEFORE, "run-c")
     home.verdict_page(BEFORE).parent.mkdir()
     home.verdict_page(BEFORE).write_text("page")
@@ -70,7 +71,8 @@ def test_runs_and_partitions_are_linked(home: Home) -> None:
             *[(f"mmoe {BEFORE}", place("mmoe", BEFORE)), run("run-c")],
             (f"its own verdict of {BEFORE}", f"{BEFORE}.html"),
         ],
-        "Rows trained on": [(BEFORE, place("samples", BEFORE)), (DAY, place("samples", DAY))],
+        "Rows trained on": [(EARLY, place("samples", EARLY))],
+        "Rows that training stopped by": [(BEFORE, place("samples", BEFORE))],
     }
 
 
@@ -83,8 +85,12 @@ def test_without_a_champion_and_runs_only_partitions_are_linked(home: Home) -> N
 def test_of_a_long_window_the_ends_are_linked(home: Home) -> None:
     days = [f"2026-03-{n:02}" for n in range(1, 31)]
     made(home, "dtrn", DAY, "run-a", "long", detail={"days": days})
-    told = shown(home, made(home, "verdict", DAY, ""))
-    assert [text for text, _ in told["Rows trained on"]] == [days[0], days[-1]]
+    told = shown(home, made(home, "verdict", DAY, ""), VERDICT | {"held_out": days[-2:]})
+    assert told["Rows trained on"] == [
+        ("from 2026-03-01", place("samples", "2026-03-01")),
+        ("to 2026-03-28 (28 days)", place("samples", "2026-03-28")),
+    ]
+    assert [text for text, _ in told["Rows that training stopped by"]] == days[-2:]
 
 
 def test_another_run_of_the_same_is_no_reason_to_make_it_and_no_other_content(home: Home) -> None:
