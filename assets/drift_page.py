@@ -91,7 +91,9 @@ def _said(verdict: dict[str, Any]) -> str:
     count, fields = len(verdict["drifted"]), len(verdict["fields"])
     untold = sum(_state(field) == "too few users" for field in verdict["fields"].values())
     told = f" Of {untold} nothing can be told: {verdict['rows']['users']:,} users are too few." if untold else ""
-    return f"{count or 'None'} of {fields} fields of {verdict['day']} drifted from what {verdict['model']} was trained on.{told}"
+    return (
+        f"{count or 'None'} of {fields} fields of {verdict['day']} drifted from what {verdict['model']} was trained on.{told}"
+    )
 
 
 def _state(field: dict[str, Any]) -> str:

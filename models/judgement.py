@@ -198,8 +198,8 @@ def _within_users(
             yield f"Warning: within each user's own rows {challenger} orders {task} worse than {rival} {told}."
         elif w["low"] <= 0 and (against[task]["low"] or 0) > 0:
             yield (
-                f"On {task} it is users that {challenger} tells apart better: within each one's own rows its order is not clearly "
-                f"better than that of {rival} {told}."
+                f"On {task} it is users that {challenger} tells apart better: within each one's own rows its order is not "
+                f"clearly better than that of {rival} {told}."
             )
 
 

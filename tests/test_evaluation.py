@@ -399,7 +399,8 @@ def test_what_helps_is_said_where_it_can(home: Home) -> None:
     for epochs, said in ((len(history), last_is_best), (len(history) + 1, False)):
         assert (more in helps(-0.01, 0.03, epochs=epochs)) == said
     assert helps(-0.01, 0.03, epochs=len(history) + 1) == (
-        f" {users:,} users on 1 day may be too few to tell: more days judged together (training.judged_days) narrow the interval; "
+        f" {users:,} users on 1 day may be too few to tell: more days judged together (training.judged_days) narrow the "
+        "interval; "
         f"it learned from {first} on, and there are days before it: more of them (training.window_days) may help. "
         "Its loss by epoch stands on the asset of that model."
     )

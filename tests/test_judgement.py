@@ -111,13 +111,15 @@ def test_a_win_that_only_tells_users_apart_is_said_to_be_one() -> None:
     came = verdict(labels, users, scores, tasks=("click",))
     assert came["promote"]
     assert came["reasons"][-1].startswith(
-        "On click it is users that dtrn tells apart better: within each one's own rows its order is not clearly better than that "
-        "of popularity (GAUC "
+        "On click it is users that dtrn tells apart better: within each one's own rows its order is not clearly better than "
+        "that of popularity (GAUC "
     )
     scores["champion"] = probability(0.5 * within)
     came = verdict(labels, users, scores, tasks=("click",))
     assert came["promote"]
-    assert came["reasons"][-1].startswith("Warning: within each user's own rows dtrn orders click worse than the champion (GAUC -")
+    assert came["reasons"][-1].startswith(
+        "Warning: within each user's own rows dtrn orders click worse than the champion (GAUC -"
+    )
     scores |= {"dtrn": probability(rate + within), "champion": probability(noise)}
     came = verdict(labels, users, scores, tasks=("click",))
     assert came["promote"]
