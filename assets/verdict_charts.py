@@ -28,8 +28,10 @@ def colour(verdict: Verdict, model: str) -> str:
 
 
 def forest(verdict: Verdict, other: str) -> Figure:
-    """One row a task and one for the mean: how much higher the challenger's AUC is than the other's, with the interval."""
+    """One row a task and, of several, one for the mean: how much higher the challenger's AUC is, with the interval."""
     rows = verdict["comparisons"][other]
+    if len(rows) == 2:
+        rows = {task: c for task, c in rows.items() if task != MEAN}
     height = 0.36 * len(rows) + 0.3
     figure = Figure(figsize=(4.3, height))
     axes = figure.add_axes((0.15, 0.3 / height, 0.35, 1 - 0.3 / height))

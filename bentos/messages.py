@@ -9,6 +9,7 @@ answer says which is which.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Annotated, Any, TypeVar
 
@@ -102,7 +103,11 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$")
-        raise Refused(path.rstrip("`").lstrip(".") or "body", reason) from None
+        place = path.rstrip("`").lstrip(".")
+        if reason.startswith("Object contains unknown field"):
+            kind: Any = {"events": Told, "histories": Past}.get(re.split(r"[.\[]", place)[0], decoder.type)
+            reason += f"; known are {', '.join(kind.__struct_fields__)}"
+        raise Refused(place or "body", reason) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("body", f"is not JSON in UTF-8: {error}") from None
 

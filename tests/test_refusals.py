@@ -36,7 +36,7 @@ EVENT = {"user_id": 2, "item_id": 101, "behaviour": "view", "time": NOON}
         ({"item_ids": list(range(1001))}, "item_ids", "length <= 1000"),
         ({"item_ids": [1, 2.5]}, "item_ids[1]", "got `float`"),
         ({"item_ids": 3}, "item_ids", "Expected `array`"),
-        ({"items": [1]}, "body", "unknown field `items`"),
+        ({"items": [1]}, "body", "unknown field `items`; known are user_id, item_ids, item_features"),
         ({"item_features": {"category": [1]}}, "item_features.category", "has 1 values for 2 item_ids"),
         ({"item_features": {"colour": [1, 2]}}, "item_features.colour", "known are category"),
         ({"user_features": {"age": 1}}, "user_features.age", "known are segment"),
@@ -46,6 +46,7 @@ EVENT = {"user_id": 2, "item_id": 101, "behaviour": "view", "time": NOON}
         ({"histories": {"like": []}}, "histories.like", "known are view, buy"),
         ({"histories": {"view": [{"item_id": 1}]}}, "histories[...][0]", "missing required field `time`"),
         ({"histories": {"view": [PAST | {"item_features": {"x": 1}}]}}, "histories.view[0].item_features.x", "known are"),
+        ({"histories": {"view": [PAST | {"item": 1}]}}, "histories[...][0]", "`item`; known are item_id, time, item_features"),
         ({"histories": {"view": [PAST] * 1001}}, "histories[...]", "length <= 1000"),
         ({"time": -1}, "time", ">= 0"),
         ({"time": 10**15}, "time", "<="),
@@ -67,6 +68,7 @@ def test_a_bad_ranking_is_refused_by_field_and_reason(ranking: Ranking, change: 
         ([EVENT | {"item_features": {"colour": 1}}], "events[0].item_features.colour", "known are category"),
         ([EVENT | {"item_id": None}], "events[0].item_id", "got `null`"),
         ([EVENT, {"user_id": 1}], "events[1]", "missing required field"),
+        ([EVENT | {"item": 4}], "events[0]", "unknown field `item`; known are user_id, item_id, behaviour"),
     ],
 )
 def test_bad_events_are_refused_together(ranking: Ranking, events: Any, field: str, reason: str) -> None:

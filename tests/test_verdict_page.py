@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets import evaluation, lake, verdict_page
+from assets import evaluation, lake, verdict_charts, verdict_page
 from models.home import Home
 from tests.judged import FIRST, JUDGED, TERMS, copied
 
@@ -107,6 +107,25 @@ def test_the_page_says_who_why_and_how_much(shown: dict[str, Any]) -> None:
     for rows in shown["comparisons"].values():
         for c in rows.values():
             assert f"{c['difference']:+.4f}".replace("-", "−") in text
+
+
+def test_a_task_is_said_to_mean_what_the_contract_says_and_one_alone_has_no_mean(shown: dict[str, Any]) -> None:
+    reader = read_page(shown)
+    assert "click (view within 24 hours) ·" in " ".join(reader.text.split())
+    assert "mean" in _labels(shown)
+    only = json.loads(json.dumps(shown))
+    only["meanings"]["click"] = "click"
+    for told in (*only["models"].values(), *only["comparisons"].values(), *only["curves"].values()):
+        del told["buy"]
+    assert _labels(only) == ["click"]
+    assert "(click)" not in read_page(only).text
+
+
+def _labels(verdict: dict[str, Any]) -> list[str]:
+    """The tasks that the picture of the differences to popularity names."""
+    figure = verdict_charts.forest(verdict, "popularity")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    return [text for text in texts if not re.search(r"\d|judged", text)]
 
 
 def test_what_is_written_in_the_verdict_is_text_and_never_markup(shown: dict[str, Any]) -> None:
