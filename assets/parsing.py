@@ -10,11 +10,13 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import io
 import json
 import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
@@ -153,13 +155,18 @@ def rows(path: Path, source: Source, wanted: Sequence[str], scratch: Path) -> Ro
     return _text_rows(path, packed, source, wanted)
 
 
-def unpacking(path: Path, packed: str | None) -> IO[bytes] | gzip.GzipFile:
-    if packed == "gzip":
-        return gzip.open(path, "rb")
-    if packed == "zstd":
-        stream: IO[bytes] = pa.CompressedInputStream(path.open("rb"), "zstd")
-        return stream
-    return path.open("rb")
+@contextmanager
+def unpacking(path: Path, packed: str | None) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """(the file as it was before it was packed, the file itself: where it stands is how much of it was read)."""
+    with path.open("rb") as raw:
+        if packed == "gzip":
+            with gzip.GzipFile(fileobj=raw) as file:
+                yield file, raw  # type: ignore[misc]  # it reads as one
+        elif packed == "zstd":
+            with pa.CompressedInputStream(raw, "zstd") as stream:
+                yield io.BufferedReader(stream), raw  # by itself it gives no lines
+        else:
+            yield raw, raw
 
 
 # text
@@ -217,7 +224,7 @@ def _line_blocks(path: Path, packed: str | None) -> Iterator[pa.Table]:
     Where the first block has no LF, a CR ends a line, as on an old Mac; elsewhere a CR within a line is part of it.
     """
     number, carry, end = 1, b"", b""
-    with unpacking(path, packed) as file:
+    with unpacking(path, packed) as (file, _):
         for chunk in _chunks(file):
             data = carry + chunk
             end = end or (b"\r" if b"\r" in data and b"\n" not in data else b"\n")
@@ -282,7 +289,7 @@ def _escaped(data: bytes, offsets: NDArray[np.int64]) -> tuple[pa.Array, NDArray
 def _unpacked(path: Path, packed: str, scratch: Path) -> Path:
     target = scratch / "unpacked.parquet"
     try:
-        with unpacking(path, packed) as source, target.open("wb") as file:
+        with unpacking(path, packed) as (source, _), target.open("wb") as file:
             shutil.copyfileobj(source, file, BLOCK_BYTES)
     except (EOFError, OSError, zlib.error) as error:
         raise Refused("unreadable_file", f"unpacking stops: {error}") from error

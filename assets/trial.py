@@ -127,22 +127,20 @@ def _first_lines(path: Path, target: Path, count: int, *, header: bool) -> tuple
     with path.open("rb") as raw:
         magic = raw.read(4)
     packed = next((name for start, name in parsing.PACKED.items() if magic.startswith(start)), None)
-    copied = written = 0
+    copied = 0
     try:
-        with parsing.unpacking(path, packed) as file, target.open("wb") as out:
+        with parsing.unpacking(path, packed) as (file, raw), target.open("wb") as out:
             for line in islice(file, count + header):
                 copied += 1
-                written += out.write(line)
+                out.write(line)
+            read = raw.tell() / max(path.stat().st_size, 1)
             more = bool(file.read(1))
     except (EOFError, OSError, zlib.error):  # cut off or damaged: the ingest of the file as it is says so
         target.unlink(missing_ok=True)
         shutil.copy(path, target)
         return count, 1.0
     copied -= header
-    if not more:
-        return copied, 1.0
-    size = path.stat().st_size
-    return copied, min(1.0, written / (size if packed is None else 4 * size))  # text packs to about a quarter
+    return copied, read if more else 1.0
 
 
 def _first_rows(path: Path, target: Path, count: int) -> tuple[int, float]:

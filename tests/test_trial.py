@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
@@ -68,6 +71,21 @@ def test_a_check_reads_the_first_rows_only(tmp_path: Path, monkeypatch: pytest.M
     found = trial.attempt(contract, str(source), NOW)
     assert found.rows_in == 500, "the header is no row"
     assert found.share == pytest.approx(501 / 1601, rel=0.05)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: pa.compress(data, "zstd", asbytes=True)])
+def test_the_share_of_a_packed_log_is_that_of_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
+) -> None:
+    source = shop(tmp_path / "log.csv", days=4, rows=10_000)
+    contract, _ = drafted(source, tmp_path)
+    source.write_bytes(pack(source.read_bytes()))
+    with trial._cut(contract, str(source), tmp_path / "all") as (_, share, _):
+        assert share == 1
+    monkeypatch.setattr(trial, "ROWS", 10_000)
+    with trial._cut(contract, str(source), tmp_path / "some") as (folder, share, _):
+        assert 0.24 < share < 0.5, "a chunk more than was needed may have been read"
+        assert next(folder.iterdir()).read_bytes().count(b"\n") == 10_001
 
 
 def test_a_check_names_the_file_and_the_days_that_are_unusual(tmp_path: Path) -> None:
