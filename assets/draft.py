@@ -7,7 +7,7 @@ only be known after the fact is left out of the model's inputs until somebody wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from os.path import relpath
 from pathlib import Path
@@ -19,7 +19,7 @@ from assets.guessed_days import Days
 from assets.profile import Column, Profile, kind_of
 from assets.roles import Ask, Moment, Roles, plain
 from models.contract import RESERVED
-from models.sections import Source, in_condition, parse_condition
+from models.sections import CONDITION, Source, in_condition, parse_condition
 
 SAFE = re.compile(r"(^|_)(position|pos|rank|slot|tab|device|platform|channel|page|os)($|_)")
 MEASURES = re.compile(r"price|cost|duration|length|words|age$|amount|size|score|rating|_ms$|seconds|weight")
@@ -64,21 +64,16 @@ def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
     toml = "\n".join(_toml(name, seen, found, days, features, tables)) + "\n"
     if found.behaviour or found.labels:
         return toml, []
-    graded = [c for c in seen.columns.values() if c.name in {f.name for f in features.left} and _graded(c)]
+    left = {f.name for f in features.left}
+    graded = [c for c in seen.columns.values() if c.name in left and c.number >= 0.99 and 2 < c.distinct <= 20]
     return toml, [
-        f"nothing in the log is known to be feedback, so every row is an event. {c.name} ({_between(c)}) may be a rating; if "
-        f'it is, draft again with --answer "labels={in_condition(c.name)} >= …"'
+        f"nothing in the log is known to be feedback, so every row is an event. {c.name} ({c.distinct} values, {least:g} to "
+        f"{most:g}) may be a rating; if it is, delete this draft and draft again with --answer "
+        f'"labels={in_condition(c.name)} >= …"'
         for c in graded
+        for values in [pd.to_numeric(seen.rows[c.name], errors="coerce")]
+        for least, most in [(values.min(), values.max())]
     ]
-
-
-def _graded(column: Column) -> bool:
-    return column.number >= 0.99 and 2 < column.distinct <= 20
-
-
-def _between(column: Column) -> str:
-    values = sorted(map(float, column.common))
-    return f"{column.distinct} values, {values[0]:g} to {values[-1]:g}"
 
 
 # features
@@ -129,9 +124,9 @@ def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Se
     told = f"{evidence}; {column.distinct:,} values"
     if kind == "id" and MEASURES.search(plain(column.name)) and column.distinct > 20:
         kind = "number"
-    if kind == "id" and column.whole < 1:  # of a feature a text costs little, and a row that is refused much
-        kind = "text"
-    if kind == "text" and separator is None and column.distinct > max(0.5 * column.filled, 1000):
+    spoiled = kind == "id" and column.whole < 1  # of a feature a text costs little, and a row that is refused much
+    kind = "text" if spoiled else kind
+    if not spoiled and kind == "text" and separator is None and column.distinct > max(0.5 * column.filled, 1000):
         left.append(Feature(column.name, "", f"nearly a text of its own in each row ({column.distinct:,} values)"))
         return
     parts = [f"column = {_quoted(column.name)}", f'kind = "{kind}"']
@@ -309,13 +304,15 @@ def _feature_lines(seen: Profile, features: Features, moment: Moment) -> Iterato
 
 def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
     if found.labels:
+        said = dict(found.labels)
         for place, (name, condition) in enumerate(found.labels.items()):
             yield f"\n[behaviours.{name}]"
             yield _line("when", _quoted(condition), found.evidence[f"label {name}"])
             yield f"length = {LONG if place == 0 else SHORT}"
-            if low := _low(name, condition, found.labels):
-                yield f"\n[behaviours.{low[0]}]"
-                yield _line("when", _quoted(low[1]), "what was rated lower, so that histories tell of it too")
+            if (low := _low(condition, seen)) and low not in said.values():
+                said[(own := roles.free_name([f"low_{name}"], said))] = low
+                yield f"\n[behaviours.{own}]"
+                yield _line("when", _quoted(low), "what was rated lower, so that histories tell of it too")
                 yield f"length = {LONG if place == 0 else SHORT}"
         for name, condition in found.labels.items():
             yield f"\n[tasks.{name}]\nlabel = {_quoted(condition)}"
@@ -345,13 +342,15 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
     yield from _weights(tasks)
 
 
-def _low(name: str, condition: str, taken: Mapping[str, str]) -> tuple[str, str] | None:
-    """Name and condition of the behaviour that a graded label leaves out, None of a label that says yes or no."""
-    column, sign, number = parse_condition(condition)
-    if sign not in (">=", ">") or not condition.endswith(f"{number:g}"):
+def _low(condition: str, seen: Profile) -> str | None:
+    """The condition of what a graded label leaves out, None of a label that says yes or no."""
+    match = CONDITION.match(condition)
+    assert match, condition
+    column, sign, number = parse_condition(condition)[0], match[3], match[4]
+    known = seen.columns[column]
+    if sign not in (">=", ">") or roles.binary(known, 1 - known.filled / len(seen.rows)):
         return None
-    low = f"low_{name}"[:40]
-    return None if low in taken else (low, f"{in_condition(column)} {'<' if sign == '>=' else '<='} {number:g}")
+    return f"{in_condition(column)} {'<' if sign == '>=' else '<='} {number}"
 
 
 def _weights(tasks: Sequence[str]) -> Iterator[str]:

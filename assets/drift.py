@@ -129,7 +129,7 @@ def measure(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bo
             mine = served[served["model"] == tag]
             verdict["rows"] = {"served": len(mine), "others": len(served) - len(mine), "users": int(mine["user"].nunique())}
             window = reference(home, ranker, days)
-            share = contract.monitoring.drift_share
+            verdict["share"] = share = contract.monitoring.drift_share
             texts = Asking.of_days(home, ranker.contract, days).texts
             fields, snapshot = compare(ranker.contract, window, online(ranker, mine), share, day=day, texts=texts)
             details = snapshot.get_html_str(False)

@@ -32,8 +32,8 @@ KINDS = {
     "user": "user feature",
     "context": "context",
 }
-UNTOLD = 1.0
-"""Where chance needs a score as high as this, a field that passes says nothing: it may have become another altogether."""
+UNTOLD = 0.5
+"""Where chance alone needs as much of a score, a field that passes says nothing: it may have become another altogether."""
 SIDES = {"item": "Of the items ranked", "user": "Of the rows, by who asked,", "context": "Of the rows"}
 LOOKS = {"drifted": "moved", "quiet": "calm", "too few users": "quiet"}
 """What a field's verdict looks like on the page."""
@@ -89,17 +89,17 @@ def _said(verdict: dict[str, Any]) -> str:
     if verdict["unread"]:
         return f"What {verdict['model']} was asked on {verdict['day']} is not compared with its training: {verdict['unread']}."
     count, fields = len(verdict["drifted"]), len(verdict["fields"])
-    untold = sum(_state(field) == "too few users" for field in verdict["fields"].values())
+    untold = sum(_state(verdict, field) == "too few users" for field in verdict["fields"].values())
     told = f" Of {untold} nothing can be told: {verdict['rows']['users']:,} users are too few." if untold else ""
     return (
         f"{count or 'None'} of {fields} fields of {verdict['day']} drifted from what {verdict['model']} was trained on.{told}"
     )
 
 
-def _state(field: dict[str, Any]) -> str:
+def _state(verdict: dict[str, Any], field: dict[str, Any]) -> str:
     if field["drifted"]:
         return "drifted"
-    return "too few users" if field["threshold"] >= UNTOLD else "quiet"
+    return "too few users" if field["threshold"] - verdict["share"] >= UNTOLD else "quiet"
 
 
 def _head(verdict: dict[str, Any]) -> str:
@@ -139,7 +139,8 @@ def _fields(verdict: dict[str, Any]) -> str:
         return ""
     rows = ""
     for name, field in verdict["fields"].items():
-        state = f"<span class='{LOOKS[_state(field)]}'>{_state(field)}</span>"
+        now = _state(verdict, field)
+        state = f"<span class='{LOOKS[now]}'>{now}</span>"
         bars, told = _bars(field["reference"], field["served"]), escape(field["note"])
         cells = (escape(name), KINDS[field["kind"]], state, f"{field['score']:.3f}", f"{field['threshold']:.3f}", bars, told)
         rows += _row("td", cells)

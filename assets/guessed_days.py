@@ -96,8 +96,8 @@ def guess(seen: Profile, moment: Moment, user: str, ask: Ask) -> Days:
     most_judged = max(min(MOST_JUDGED, len(volumes) // 8), 1)
     judged = min(math.ceil(JUDGED / a_day), most_judged)
     people = _people(seen, moment, user, year, contract, last, most_judged) if a_day < JUDGED and most_judged > 1 else []
-    if people:
-        judged = next((n for n, users in enumerate(people, 1) if n >= judged and users >= PEOPLE), most_judged)
+    if people:  # as many as there are, where even all of them are fewer than wanted
+        judged = next(n for n, users in enumerate(people, 1) if n >= judged and users >= min(PEOPLE, people[-1]))
     window = max(min(max(least, math.ceil(LEARNED / a_day)), most, len(volumes) - judged - 1), 2)
     return Days(
         zone,
@@ -120,8 +120,7 @@ def guess(seen: Profile, moment: Moment, user: str, ask: Ask) -> Days:
 def _people(seen: Profile, moment: Moment, user: str, year: int | None, contract: Contract, last: date, most: int) -> list[int]:
     """Different users of the last day, of the last two, … of the last `most`."""
     newest = [str(last - timedelta(days=n)) for n in range(most)]
-    found = _counted(seen, moment, year, user)
-    found = found[(found["hour"] >= contract.day_start(newest[-1]) // HOUR_MS) & found["user"].notna()]
+    found = _counted(seen, moment, year, user, contract.day_start(newest[-1]) // HOUR_MS).dropna()
     day = found["hour"].map(lambda hour: str(contract.day_of(int(hour) * HOUR_MS)))
     users: set[str] = set()
     counts = []
@@ -139,13 +138,11 @@ def _limits(contract: Contract, counts: pd.Series, volumes: list[int], first: da
     if ((ratio < terms.volume.smallest) | (ratio > terms.volume.largest)).sum() > ODD:
         smallest = min(math.floor(100 * ratio.min()) / 100, terms.volume.smallest)
         wide["volume"] = f"{{ smallest = {smallest:g}, largest = {math.ceil(max(ratio.max(), terms.volume.largest))} }}"
-    newest: dict[date, int] = {}
-    for hour in counts.index.tolist():
-        newest[contract.day_of(hour * HOUR_MS)] = hour + 1
+    newest = {contract.day_of(hour * HOUR_MS): hour for hour in counts.index.tolist()}  # the minute is not known
     days = [first + timedelta(days=n) for n in range(len(volumes))]
-    silent = [(contract.day_end(str(day)) - newest[day] * HOUR_MS) / HOUR_MS if day in newest else 24 for day in days]
+    silent = [contract.day_end(day) / HOUR_MS - newest[day] if day in newest else 24 for day in days]
     if sum(hours > terms.freshness.silent_hours for hours in silent) > ODD and contract.time.resolution != "day":
-        wide["freshness"] = f"{{ silent_hours = {min(math.ceil(max(silent)) + 1, 24)} }}"
+        wide["freshness"] = f"{{ silent_hours = {min(math.ceil(max(silent)), 24)} }}"
     return wide
 
 
@@ -165,8 +162,13 @@ def hours(seen: Profile, moment: Moment, year: int | None) -> pd.Series:
     return _counted(seen, moment, year).groupby("hour")["rows"].sum().astype(int)
 
 
-def _counted(seen: Profile, moment: Moment, year: int | None, user: str | None = None) -> pd.DataFrame:
-    """Rows by hour, and by user where that column is named, over the whole log where its time can be read; in pieces."""
+def _counted(
+    seen: Profile, moment: Moment, year: int | None, user: str | None = None, since: int | None = None
+) -> pd.DataFrame:
+    """Rows by hour, and by user where that column is named, over the whole log where its time can be read; in pieces.
+
+    since: the first hour that counts, since 1970.
+    """
     contract, counts = _timed(seen.source, moment, year, "UTC"), []
     columns = (moment.column, *([user] if user else []))
     with TemporaryDirectory() as scratch:
@@ -175,13 +177,13 @@ def _counted(seen: Profile, moment: Moment, year: int | None, user: str | None =
             backend, sql = lake.engine(), ""
             for block in opened.blocks:
                 backend.con.register("block", block)
-                sql = sql or backend.compile(_by_hour(block, opened.columns, contract, columns))
+                sql = sql or backend.compile(_by_hour(block, opened.columns, contract, columns, since))
                 counts.append(backend.con.execute(sql).df())
     found = pd.concat(counts)
     return found[found["hour"].notna()].astype({"hour": int})
 
 
-def _by_hour(block: Any, names: Sequence[str], contract: Contract, columns: Sequence[str]) -> ir.Table:
+def _by_hour(block: Any, names: Sequence[str], contract: Contract, columns: Sequence[str], since: int | None) -> ir.Table:
     """Rows of a block by hour, and by user where `columns` (the time's, the user's) names both."""
     t = ibis.table(ibis.Schema.from_pyarrow(block.schema), name="block")
     source = contract.source
@@ -200,7 +202,9 @@ def _by_hour(block: Any, names: Sequence[str], contract: Contract, columns: Sequ
         hour = reading.day_number(t.value, contract) * 24
     else:
         hour = reading.moment(t.value, contract, reading.Span.of(contract, contract.calendar.first_day)) // HOUR_MS
-    return t.group_by(hour=hour, **({"user": t.user} if "user" in t.columns else {})).agg(rows=ibis._.count())
+    t = t.mutate(hour=hour)
+    t = t if since is None else t.filter(t.hour >= since)
+    return t.group_by([name for name in ("hour", "user") if name in t.columns]).agg(rows=ibis._.count())
 
 
 def _timed(source: Source, moment: Moment, year: int | None, zone: str) -> Contract:

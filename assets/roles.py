@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
@@ -15,9 +15,9 @@ from typing import Literal
 
 import pandas as pd
 
-from assets.profile import Column, Profile, kind_of
+from assets.profile import NAMELESS, Column, Profile, kind_of
 from assets.reading import ISO_DATE, ISO_OFFSET, ISO_TIME
-from models.sections import CONDITION, EPOCH_DAY, in_condition, parse_condition
+from models.sections import CONDITION, EPOCH_DAY, NAME, in_condition, parse_condition
 
 Ask = Callable[[str, str, Sequence[tuple[str, str]]], str]
 """(key of the answer, the question, possible answers each with its evidence) → the answer."""
@@ -58,8 +58,9 @@ MEANT = {
 }
 """Our name of a behaviour → words that logs use for it."""
 
-YES, NO = {"1", "1.0", "true", "True"}, {"0", "0.0", "false", "False"}
-BINARY = YES | NO
+YES = {"1", "1.0", "true"}
+BINARY = {"0", "0.0", "false"} | YES
+"""In lower case, which is how an ingest reads them."""
 COMPARED = {">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">": operator.gt, "<": operator.lt}
 FORMATS = (
     *(
@@ -230,8 +231,10 @@ def _id(
     if not options:
         raise ValueError(f"no column is left that could name the {entity}")
     told = [(c.name, _seen(c)) for c in options]
-    if len(options) == 1 and not ask(entity, "", told):
-        evidence[entity] = f"no other column could be it; {_seen(options[0])}"
+    # Of a column with a name the name tells more than how many values it has, and it does not name this.
+    nameless = len(options) == 1 and options[0].name in map(NAMELESS.format, range(1, 1000))
+    if nameless and not ask(entity, "", told):
+        evidence[entity] = f"of the columns left the only one with more than 20 values; {_seen(options[0])}"
         return options[0].name
     answer = ask(entity, f"which column names the {entity}?", told)
     if answer not in {c.name for c in columns}:
@@ -257,7 +260,7 @@ def meaning(value: str) -> str | None:
 def _behaviour(columns: list[Column], ask: Ask, evidence: dict[str, str]) -> str | None:
     few = [c for c in columns if 2 <= c.distinct <= 30 and kind_of(c) != "number"]
     spoken = [c for c in few if sum(1 for value in c.common if meaning(value)) >= 2]
-    named = [c for c in few if HAPPENED.search(plain(c.name)) and not set(c.common) <= BINARY]
+    named = [c for c in few if HAPPENED.search(plain(c.name)) and not {value.lower() for value in c.common} <= BINARY]
     found = [c for c in spoken if c in named] or spoken or [c for c in named if re.search(r"behav|action|event", plain(c.name))]
     if not found:
         return None
@@ -306,8 +309,9 @@ def _told_labels(told: str, columns: list[Column], seen: Profile, evidence: dict
             )
         column, sign, number = parse_condition(condition)
         name = _label_name(column, found)
-        values = pd.to_numeric(seen.rows[column].replace({**dict.fromkeys(YES, 1), **dict.fromkeys(NO, 0)}), errors="coerce")
-        share = COMPARED[sign](values, number).where(values.notna(), False).mean()
+        written = seen.rows[column].str.lower().replace({"true": "1", "false": "0"})
+        values = pd.to_numeric(written, errors="coerce")
+        share = (COMPARED[sign](values, number) & values.notna()).mean()
         found[name], evidence[f"label {name}"] = condition, f"as answered; {share:.2%} of the rows seen"
     return found
 
@@ -316,18 +320,24 @@ def _told_condition(text: str, columns: Sequence[str]) -> str | None:
     """The condition that a column or a comparison of one says; RecBole's types behind a column's name may be left out."""
     if text in columns:
         return in_condition(text)
-    if not CONDITION.match(text):
+    if not (match := CONDITION.match(text)):
         return None
     said = parse_condition(text)[0]
     column = said if said in columns else next((c for c in columns if TYPED.sub("", c) == said), None)
-    return None if column is None else text.replace(in_condition(said), in_condition(column), 1)
+    return None if column is None else " ".join([in_condition(column), *filter(None, match.groups()[2:])])
 
 
 def _label_name(column: str, found: dict[str, str]) -> str:
     """A name for a label that none has yet."""
     short = plain(column.rsplit("/", 1)[-1]).removeprefix("is_").removeprefix("has_")
-    names = chain([short, plain(column)], (f"{short}_{n}" for n in count(2)))
-    return next(name for name in names if name not in found)
+    return free_name([short, plain(column)], found)
+
+
+def free_name(wanted: Sequence[str], taken: Collection[str]) -> str:
+    """The first of the names, or one like the first, that a contract allows and that is not taken."""
+    first = wanted[0] if wanted[0][:1].isalpha() else f"label_{wanted[0]}".rstrip("_")
+    names = chain([first, *wanted[1:]], (f"{first[:36]}_{n}" for n in count(2)))
+    return next(name for name in names if NAME.match(name) and name not in taken and name != "mean")
 
 
 def _labels(columns: list[Column], seen: Profile, ids: tuple[str, str], evidence: dict[str, str]) -> dict[str, str]:
@@ -341,7 +351,8 @@ def _labels(columns: list[Column], seen: Profile, ids: tuple[str, str], evidence
         elif RATED.search(name) and 2 < column.distinct <= 20 and column.number >= 0.99:
             high = pd.to_numeric(seen.rows[column.name], errors="coerce")
             least = 0.8 * float(high.max())
-            condition, rate = f"{in_condition(column.name)} >= {least:g}", float((high >= least).mean())
+            number = f"{least:f}".rstrip("0").rstrip(".")
+            condition, rate = f"{in_condition(column.name)} >= {number}", float((high >= least).mean())
         else:
             continue
         if max(determined(seen.rows, key, column.name) for key in ids) >= DETERMINED:
@@ -355,8 +366,9 @@ def _labels(columns: list[Column], seen: Profile, ids: tuple[str, str], evidence
 
 def binary(column: Column, empty: float) -> bool:
     """Whether a column says yes or no: two values, or only yes and nothing."""
-    yes = set(column.common) <= YES and column.distinct == 1 and empty > 0
-    return yes or (set(column.common) <= BINARY and column.distinct == 2)
+    values = {value.lower() for value in column.common}
+    yes = values <= YES and column.distinct == 1 and empty > 0
+    return yes or (values <= BINARY and column.distinct == 2)
 
 
 def positive(values: pd.Series) -> float:

@@ -139,7 +139,7 @@ def _first_lines(path: Path, target: Path, count: int, *, header: bool) -> tuple
         target.unlink(missing_ok=True)
         shutil.copy(path, target)
         return count, 1.0
-    copied -= header
+    copied = max(copied - header, 0)
     return copied, read if more else 1.0
 
 

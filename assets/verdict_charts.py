@@ -28,9 +28,9 @@ def colour(verdict: Verdict, model: str) -> str:
 
 
 def forest(verdict: Verdict, other: str) -> Figure:
-    """One row a task and, of several, one for the mean: how much higher the challenger's AUC is, with the interval."""
+    """One row a task and, of several judged, one for the mean: how much higher the challenger's AUC is, with the interval."""
     rows = verdict["comparisons"][other]
-    if len(rows) == 2:
+    if sum(c["judged"] for task, c in rows.items() if task != MEAN) < 2:
         rows = {task: c for task, c in rows.items() if task != MEAN}
     height = 0.36 * len(rows) + 0.3
     figure = Figure(figsize=(4.3, height))

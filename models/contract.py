@@ -42,9 +42,11 @@ from models.sections import (
 
 DATASETS = Path(__file__).resolve().parent.parent / "datasets"
 
-RESERVED = {
+SERVED = {"request_id", "model", "place", "rank", "score", "unknown_user", "unknown_items"}
+"""Columns of what was served, beside which stand features but no labels."""
+
+RESERVED = SERVED | {
     *("user", "item", "time", "behaviour", "request", "sampled", "action"),
-    *("request_id", "model", "place", "rank", "score", "unknown_user", "unknown_items"),
     *("number", "day", "part", "rule", "detail", "raw", "text", "damaged", "open", "fields", "found", "expected", "broken"),
     *("filename", "times", "copy"),
 }
@@ -150,10 +152,10 @@ class Contract(Days, Section):
             raise ValueError(f"calendar.last_day: {last} is before first_day {first}")
         if self.calendar.accept_from is not None and self.calendar.accept_from > first:
             raise ValueError(f"calendar.accept_from: {self.calendar.accept_from} is after first_day {first}")
-        if last is not None and self.training.judged_days > max((days := (last - first).days + 1) // 2, 1):
+        if last is not None and self.training.judged_days > (most := max((days := (last - first).days + 1) // 2, 1)):
             raise ValueError(
                 f"training.judged_days: {self.training.judged_days} came, and the calendar has {days} days; at most half of "
-                f"them, {days // 2}, so that there is something to learn from"
+                f"them, {most}, so that there is something to learn from"
             )
         return self
 
@@ -163,7 +165,7 @@ class Contract(Days, Section):
         own |= RESERVED | {f"history_length_{action}" for action in self.behaviours}
         if clash := {n for n in names if names.count(n) > 1 or n in own}:
             raise ValueError(f"item_features/user_features/context: {sorted(clash)} used twice or reserved; rename")
-        if clash := (RESERVED | set(names)) & set(self.label_columns):
+        if clash := (RESERVED - SERVED | set(names)) & set(self.label_columns):
             raise ValueError(
                 f"behaviours/tasks: label columns {sorted(clash)} are names the lake uses itself; rename the source column"
             )

@@ -59,8 +59,9 @@ class Comparison(TypedDict):
 
 
 class Within(TypedDict):
-    """GAUC of the challenger less that of whom it must beat: how much better it orders each user's own rows."""
+    """GAUC of the challenger less that of whom it must beat: how much better it orders the own rows of so many users."""
 
+    users: int
     difference: float
     low: float
     high: float
@@ -69,7 +70,7 @@ class Within(TypedDict):
 class Judgement(TypedDict):
     """What `judge` found, ready for JSON (no nan): measures by model and task, comparisons by model and task or `mean`.
 
-    within: by task, of those judged in which a user has both classes.
+    within: by task, of those judged in which enough users have both classes.
     """
 
     promote: bool
@@ -104,8 +105,9 @@ def judge(
     drawn = {name: np.full((len(tasks), resamples), np.nan) for name in scores}
     fit = [t for t, reason in enumerate(unfit) if not reason]
     rival = CHAMPION if CHAMPION in scores else POPULARITY
-    own = {t: [metrics.user_aucs(labels[:, t], scores[n][:, t], user) for n in (challenger, rival) if n in scores] for t in fit}
-    within = {t: np.full(resamples, np.nan) for t, told in own.items() if len(told) == 2 and len(told[0][0])}
+    both = (challenger, rival) if rival in scores else ()  # else `decide` says what is missing
+    own = {t: [metrics.user_aucs(labels[:, t], scores[name][:, t], user) for name in both] for t in fit}
+    within = {t: np.full(resamples, np.nan) for t, told in own.items() if told and len(told[0][0]) >= min_users}
     for rows, counts in _draws(user, resamples if fit else 0, np.random.default_rng(seed)):
         for name, values in scores.items():
             for t in fit:
@@ -114,7 +116,8 @@ def judge(
             (people, ours, weight), (_, theirs, _) = own[t]
             weights = counts[:, people] * weight
             # Not as a product of matrices, which sums in another order for another block of resamples.
-            values[rows] = (weights * (ours - theirs)).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
+            total = weights.sum(axis=1)
+            np.divide((weights * (ours - theirs)).sum(axis=1), total, out=values[rows], where=total > 0)
     models = {
         name: {
             task: _measure(labels[:, t], values[:, t], user, drawn[name][t] if t in fit else None)
@@ -185,21 +188,21 @@ def decide(challenger: str, comparisons: Mapping[str, Mapping[str, Comparison]])
 def _within(own: Sequence[tuple[NDArray[Any], Floats, Floats]], drawn: Floats) -> Within:
     (_, ours, weight), (_, theirs, _) = own
     low, high = _interval(drawn)
-    return {"difference": float(np.average(ours - theirs, weights=weight)), "low": low, "high": high}
+    return {"users": len(ours), "difference": float(np.average(ours - theirs, weights=weight)), "low": low, "high": high}
 
 
 def _within_users(
     challenger: str, rival: str, against: Mapping[str, Comparison], within: Mapping[str, Within]
 ) -> Iterator[str]:
-    """What a winner's AUC does not say: that users are told apart, and the rows of each are in no better order."""
+    """What a winner's AUC does not say: whether the rows of each user are in a better order, or users told apart."""
     for task, w in within.items():
-        told = f"(GAUC {w['difference']:+.4f}, {LEVEL:.0%} interval {w['low']:+.4f} to {w['high']:+.4f})"
+        told = f"(GAUC {w['difference']:+.4f}, {LEVEL:.0%} interval {w['low']:+.4f} to {w['high']:+.4f}, {w['users']:,} users)"
         if w["high"] < 0:
             yield f"Warning: within each user's own rows {challenger} orders {task} worse than {rival} {told}."
         elif w["low"] <= 0 and (against[task]["low"] or 0) > 0:
             yield (
-                f"On {task} it is users that {challenger} tells apart better: within each one's own rows its order is not "
-                f"clearly better than that of {rival} {told}."
+                f"Within each user's own rows it is not clear that {challenger} orders {task} better than {rival} {told}: its "
+                "gain may be to tell users apart."
             )
 
 

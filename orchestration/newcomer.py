@@ -18,7 +18,7 @@ from rich.table import Table
 from assets import draft, trial
 from assets.plausibility import SHOWN
 from assets.roles import Ask
-from models.contract import Contract, load
+from models.contract import Contract, ContractError, load
 from models.home import EARLIER_DAY
 
 
@@ -38,7 +38,11 @@ def write_draft(log: str, out: Path, answers: Sequence[str], console: Console) -
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(toml)
-    load(out)
+    try:
+        load(out)
+    except ContractError:
+        out.unlink()  # a draft that is refused would stand in the way of the next
+        raise
     console.print(toml, markup=False)
     for aside in asides:
         console.print(f"! {aside}", markup=False, highlight=False)

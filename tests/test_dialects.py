@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import random
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from assets import profile, trial
+from models.contract import Contract, ContractError
+from models.sections import Training, in_condition
 from tests.drafts import NOW, drafted, rows_of
 
 
@@ -71,7 +74,8 @@ def test_ratings_without_a_header_are_labels_where_that_is_said(tmp_path: Path) 
     assert '--answer "labels=column_3 >= …"' in text
     assert (
         "! nothing in the log is known to be feedback, so every row is an event. column_3 (5 values, 1 to 5) may be a rating; "
-        'if it is, draft again with --answer "labels=column_3 >= …"' in " ".join((tmp_path / "told.txt").read_text().split())
+        'if it is, delete this draft and draft again with --answer "labels=column_3 >= …"'
+        in " ".join((tmp_path / "told.txt").read_text().split())
     )
     found, text = drafted(source, tmp_path, *ids, "labels=column_3 >= 4, column_3 >= 2.5")
     assert {name: behaviour.when for name, behaviour in found.behaviours.items()} == {
@@ -226,3 +230,109 @@ def test_separators_and_headers_are_seen(tmp_path: Path, mark: str) -> None:
     assert (profile.sniff(path).delimiter, profile.sniff(path).header) == (mark, True)
     write(rows)
     assert (profile.sniff(path).delimiter, profile.sniff(path).header) == (mark, False)
+
+
+def stars(path: Path, column: str = "stars", value: Callable[[int], str] = str) -> Path:
+    """600 rows of 31 users and 41 items on six days; the column holds `value` of 1 to 5 in turn."""
+    rows = [f"{n % 31},{(7 * n) % 41},{value(1 + n % 5)},{1_741_000_000 + 864 * n}" for n in range(600)]
+    path.write_text("\n".join([f"user_id,item_id,{column},ts", *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("label", "holds", "low"),
+    [
+        ("stars >= 4", {4, 5}, "stars < 4"),
+        ("stars > 3.5", {4, 5}, "stars <= 3.5"),
+        ("stars >= 4.0", {4, 5}, "stars < 4.0"),
+        ("stars <= 2", {1, 2}, None),
+        ("stars < 2", {1}, None),
+        ("stars == 5", {5}, None),
+        ("stars != 5", {1, 2, 3, 4}, None),
+        ("'stars' >= 2", {2, 3, 4, 5}, "stars < 2"),
+    ],
+)
+def test_of_a_label_that_is_named_its_share_is_told_and_what_a_grade_leaves_out_is_a_behaviour(
+    tmp_path: Path, label: str, holds: set[int], low: str | None
+) -> None:
+    """In a sixth of the rows nothing is written, which is no grade and no low one."""
+    values = iter(range(600))
+    source = stars(tmp_path / "log.csv", value=lambda n: "" if next(values) % 6 == 0 else str(n))
+    found, text = drafted(source, tmp_path, f"labels={label}")
+    grades = [1 + n % 5 for n in range(600) if n % 6]
+    assert f"# as answered; {sum(g in holds for g in grades) / 600:.2%} of the rows seen" in text
+    assert found.behaviours["stars"].when == found.tasks["stars"].label
+    assert [b.when for name, b in found.behaviours.items() if name != "stars"] == ([low] if low else [])
+    known = trial.attempt(found.model_copy(update={"training": quick(found)}), str(source), NOW)
+    assert known.positives == {"stars": sum(g in holds for g in grades)}
+
+
+def quick(contract: Contract) -> Training:
+    return contract.training.model_copy(update={"candidates": ("mmoe",)})
+
+
+@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("TRUE", "FALSE"), ("true", ""), ("1.0", "0.0")])
+def test_what_says_yes_or_no_leaves_nothing_low(tmp_path: Path, yes: str, no: str) -> None:
+    source = stars(tmp_path / "log.csv", "click_10", lambda n: yes if n > 3 else no)
+    answers = ["labels=click_10"] if yes != "TRUE" else ["labels=click_10 >= 1"]
+    found, text = drafted(source, tmp_path, *answers)
+    assert list(found.behaviours) == ["click_10"]
+    assert "# as answered; 40.00% of the rows seen" in text
+
+
+def test_two_labels_of_which_one_is_the_others_low_side_are_two_behaviours(tmp_path: Path) -> None:
+    found, _ = drafted(stars(tmp_path / "log.csv"), tmp_path, "labels=stars >= 4, stars < 4")
+    assert {name: b.when for name, b in found.behaviours.items()} == {"stars": "stars >= 4", "stars_2": "stars < 4"}
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        ("оценка", ["label", "low_label"]),
+        ("rating_" + "x" * 50, ["rating_" + "x" * 29 + "_2", "low_rating_" + "x" * 25 + "_2"]),
+        ("rating_" + "x" * 30, ["rating_" + "x" * 30, "low_rating_" + "x" * 25 + "_2"]),
+        ("5 stars", ["label_5_stars", "low_label_5_stars"]),
+        ("mean", ["mean_2", "low_mean_2"]),
+        ("score", ["score", "low_score"]),
+        ("is_", ["is", "low_is"]),
+    ],
+)
+def test_a_label_may_come_from_a_column_of_any_name(tmp_path: Path, column: str, names: list[str]) -> None:
+    source = stars(tmp_path / "log.csv", column)
+    found, _ = drafted(source, tmp_path, f"labels={in_condition(column)} >= 4")
+    assert list(found.behaviours) == names
+    assert list(found.tasks) == names[:1]
+    known = trial.attempt(found.model_copy(update={"training": quick(found)}), str(source), NOW)
+    assert (known.valid, known.positives) == (600, {names[0]: 240})
+
+
+def test_a_scale_of_large_numbers_is_written_out(tmp_path: Path) -> None:
+    found, _ = drafted(stars(tmp_path / "log.csv", "score", lambda n: str(2_000_000 * n)), tmp_path)
+    assert found.tasks["score"].label == "score >= 8000000"
+
+
+def test_grades_with_a_word_among_them_are_told_of_by_all_their_numbers(tmp_path: Path) -> None:
+    values = iter(range(600))
+    source = stars(tmp_path / "log.csv", "grade", lambda _: "?" if (n := next(values)) == 77 else str(1 + n % 18))
+    drafted(source, tmp_path)
+    said = " ".join((tmp_path / "told.txt").read_text().split())
+    assert "grade (19 values, 1 to 18) may be a rating" in said
+
+
+@pytest.mark.parametrize("header", ["product_id,stars,ts", "user_id,minutes,ts"])
+def test_a_column_that_has_another_name_is_not_taken_for_an_id_unasked(tmp_path: Path, header: str) -> None:
+    rows = [f"{n % 30},{n % 40},{1_741_000_000 + 864 * n}" for n in range(600)]
+    (tmp_path / "log.csv").write_text("\n".join([header, *rows]) + "\n")
+    with pytest.raises(ValueError, match=r"which column names the (user|item)\?"):
+        drafted(tmp_path / "log.csv", tmp_path)
+
+
+def test_a_draft_that_is_refused_is_in_nobodys_way(tmp_path: Path) -> None:
+    source = rows_of(tmp_path / "log.csv", "user_id,item_id,rating,day", "{u}", "{i}", "{r}", "2024-05-01")
+    for zone, refused in (("Mars/Base", True), ("Europe/Paris", False)):
+        if refused:
+            with pytest.raises(ContractError, match=r"time\.zone: 'Mars/Base' is not a time zone"):
+                drafted(source, tmp_path, f"zone={zone}")
+            assert not (tmp_path / "drafted.toml").exists()
+        else:
+            assert drafted(source, tmp_path, f"zone={zone}")[0].time.zone == zone

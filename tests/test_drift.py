@@ -136,13 +136,14 @@ def test_an_ordinary_day_is_quiet_and_its_scores_are_the_formula(shop: Shop) -> 
 def test_of_few_users_a_field_that_passes_is_not_called_quiet(shop: Shop) -> None:
     verdict = measured(shop[0], told(shop))
     for field in verdict["fields"].values():
-        field["threshold"] = 0.99
+        field["threshold"] = verdict["share"] + 0.49
     page = drift_page.render(verdict, "")
     assert page.count(">quiet</span>") == len(verdict["fields"])
     assert "too few" not in page
     assert "The weekday is not among them" not in page, "this contract has none"
     assert "The weekday is not among them" in drift_page.render(verdict | {"left_out": ["weekday"]}, "")
-    verdict["fields"]["p_click"]["threshold"] = verdict["fields"]["hour"]["threshold"] = 1.0
+    assert verdict["share"] == SHOWN.monitoring.drift_share
+    verdict["fields"]["p_click"]["threshold"] = verdict["fields"]["hour"]["threshold"] = verdict["share"] + 0.51
     page = drift_page.render(verdict, "")
     assert page.count("<span class='quiet'>too few users</span>") == 2
     assert page.count("<span class='calm'>quiet</span>") == len(verdict["fields"]) - 2

@@ -75,12 +75,14 @@ def test_the_order_within_users_is_compared_with_whom_must_be_beaten_on_the_same
     labels[users == users[0], 0] = 0  # a user of one class has no order of its own
     for rival in ("champion", "popularity"):
         came = verdict(labels, users, scores)["within"]
+        mixed: dict[str, int] = {}
         people = sorted(set(users.tolist()))
         for t, task in enumerate(TASKS):
             own: dict[int, tuple[float, int]] = {}
             for place, person in enumerate(people):
                 kept = np.flatnonzero((users == person) & (labels[:, t] >= 0))
                 if len(set(labels[kept, t].tolist())) == 2:
+                    mixed[task] = mixed.get(task, 0) + 1
                     aucs = [roc_auc_score(labels[kept, t], scores[n][kept, t]) for n in ("dtrn", rival)]
                     own[place] = (aucs[0] - aucs[1], len(kept))
             assert len(own) < len(people) or t == 1
@@ -91,6 +93,7 @@ def test_the_order_within_users_is_compared_with_whom_must_be_beaten_on_the_same
             assert came[task]["difference"] == pytest.approx(
                 sum(apart * rows for apart, rows in own.values()) / sum(rows for _, rows in own.values()), abs=1e-12
             )
+            assert came[task]["users"] == mixed[task]
             for key, q in (("low", 0.025), ("high", 0.975)):
                 assert came[task][key] == pytest.approx(float(np.quantile(drawn, q)), abs=1e-12)
         scores.pop("champion", None)
@@ -111,9 +114,13 @@ def test_a_win_that_only_tells_users_apart_is_said_to_be_one() -> None:
     came = verdict(labels, users, scores, tasks=("click",))
     assert came["promote"]
     assert came["reasons"][-1].startswith(
-        "On click it is users that dtrn tells apart better: within each one's own rows its order is not clearly better than "
-        "that of popularity (GAUC "
+        "Within each user's own rows it is not clear that dtrn orders click better than popularity (GAUC "
     )
+    assert came["reasons"][-1].endswith("users): its gain may be to tell users apart.")
+    assert f", {came['within']['click']['users']} users)" in came["reasons"][-1]
+    lost = verdict(labels, users, {"dtrn": scores["popularity"], "popularity": probability(within)}, tasks=("click",))
+    assert not lost["promote"]
+    assert len(lost["reasons"]) == 1, "of who does not win it is not said that it wins by less"
     scores["champion"] = probability(0.5 * within)
     came = verdict(labels, users, scores, tasks=("click",))
     assert came["promote"]
@@ -124,6 +131,22 @@ def test_a_win_that_only_tells_users_apart_is_said_to_be_one() -> None:
     came = verdict(labels, users, scores, tasks=("click",))
     assert came["promote"]
     assert len(came["reasons"]) == 1
+
+
+def test_of_fewer_users_than_a_verdict_needs_their_order_is_not_compared_and_no_draw_without_one_counts() -> None:
+    users = np.repeat(np.arange(400), 2)
+    labels = np.repeat(np.arange(400) % 2, 2).astype(np.int8)[:, None]
+    labels[: 2 * 11 : 2] = 1 - labels[: 2 * 11 : 2]  # eleven users have both classes
+    right = np.where(labels == 1, 0.9, 0.1)
+    scores = {"dtrn": right, "popularity": np.where(users[:, None] < 11, 1 - right, right)}
+    came = verdict(labels, users, scores, tasks=("click",), resamples=500)["within"]["click"]
+    assert (came["users"], came["difference"], came["low"], came["high"]) == (11, 2 - 1, 1, 1)
+    assert "click" in verdict(labels, users, scores, tasks=("click",), min_users=11)["within"]
+    assert verdict(labels, users, scores, tasks=("click",), min_users=12)["within"] == {}
+    few = slice(20, 82)  # of 31 users one has both classes, and one of three draws holds no row of that one
+    alone = {"labels": labels[few], "users": users[few], "scores": {name: values[few] for name, values in scores.items()}}
+    came = verdict(**alone, tasks=("click",), min_users=1, min_each=1)["within"]["click"]
+    assert (came["users"], came["low"], came["high"]) == (1, 1, 1)
 
 
 def test_blocks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
