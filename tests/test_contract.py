@@ -39,6 +39,12 @@ SIMULATED = (DATASETS / "simulated.toml").read_text()
             "window_days = 7\njudged_days = 6",
             r"training\.judged_days: 6 came, and the calendar has 9 days; at most half of them, 4, so that there is",
         ),
+        (
+            TAOBAO.replace("first_day = 2017-11-25", "first_day = 2017-12-03"),
+            "window_days = 7",
+            "window_days = 7\njudged_days = 2",
+            r"training\.judged_days: 2 came, and the calendar has 1 days; at most half of them, 1, so that",
+        ),
         (TAOBAO, "window_days = 7", 'window_days = "week"', r"training\.window_days: .*integer.*'week'"),
         (
             TAOBAO,

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -184,6 +185,7 @@ def test_a_thin_log_is_learned_from_for_longer_and_a_long_one_from_its_end(
             file.writelines(f"{n},{n % 7},{at + n}\n" for n in range(rows))
     contract, _ = drafted(tmp_path / "log.csv", tmp_path, "zone=UTC")
     assert (contract.training.window_days, contract.training.judged_days) == (window, judged)
+    assert contract.histories.days == min(min(days, 366), max(30, window))
     assert contract.calendar.first_day == (start + timedelta(days=first)).date()
     assert contract.calendar.last_day == (start + timedelta(days=days - 1)).date()
     assert contract.calendar.accept_from == (start.date() if first else None)
@@ -205,6 +207,44 @@ def test_of_a_thin_log_days_are_judged_together_until_they_have_two_hundred_user
     contract, text = drafted(tmp_path / name, tmp_path)
     assert contract.training.judged_days == 25
     assert "; the last 25 have 202 users" in text
+
+
+@pytest.mark.parametrize(("users", "rows", "judged"), [(40, 300, 20), (20, 7000, 1)])
+def test_where_there_are_no_two_hundred_users_more_days_would_bring_none(
+    tmp_path: Path, users: int, rows: int, judged: int
+) -> None:
+    """240 days of 300 rows by the same 40 users, and rows without one: 6,000 rows are all that is waited for."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    days = 240 if rows < 1000 else 12
+    with (tmp_path / "log.csv").open("w") as file:
+        file.write("user_id,item_id,at\n")
+        for day in range(days):
+            at = start + timedelta(days=day)
+            file.writelines(f"{n % users},{n % 7},{at + timedelta(seconds=10 * n)}\n" for n in range(rows))
+            file.write(f",{day},{at}\n")
+    contract, text = drafted(tmp_path / "log.csv", tmp_path)
+    assert contract.training.judged_days == judged
+    assert (f"have {users} users" in text) == (judged > 1)
+
+
+def test_limits_of_checks_are_drafted_where_days_would_fail_the_usual_ones_often(tmp_path: Path) -> None:
+    """Days end at 17:09, which is 6.85 hours before midnight: on three of them that is odd, on four it is the log."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+
+    def limits(early: int, column: str = "at") -> dict[str, Any]:
+        with (tmp_path / "log.csv").open("w") as file:
+            file.write(f"user_id,item_id,{column}\n")
+            for day in range(14):
+                for n in range(144):
+                    at = start + timedelta(days=day, minutes=10 * n + 9)
+                    if day >= early or at.hour < 17 or (at.hour == 17 and at.minute < 10):
+                        file.write(f"{n % 30},{n % 7},{at:%Y-%m-%d}{f' {at:%H:%M}' if column == 'at' else ''}\n")
+        contract, _ = drafted(tmp_path / "log.csv", tmp_path, "zone=UTC")
+        return contract.checks.model_dump(exclude_unset=True)
+
+    assert limits(3) == {}
+    assert limits(4) == {"freshness": {"silent_hours": 7}}
+    assert limits(14, "date") == {}, "a day is all that is known of them"
 
 
 @pytest.mark.parametrize("column", ["date", "time"])
@@ -243,6 +283,7 @@ def test_no_day_of_an_uneven_log_is_an_alarm_under_the_limits_that_are_drafted_f
         found = {check: acceptance.plausible(home, terms, check, days).values() for check in ("volume", "freshness")}
         wrong[name] = {check: sum(f.wrong is not None for f in findings) for check, findings in found.items()}
     assert wrong["drafted"] == {"volume": 0, "freshness": 0}, text
+    assert drafts.checks.freshness.silent_hours == 24, "one day has nobody"
     assert min(wrong["usual"].values()) > 3
 
 

@@ -406,7 +406,10 @@ def test_what_helps_is_said_where_it_can(home: Home) -> None:
     )
     assert "training.judged_days" not in helps(-0.03, -0.01), "no interval will cure what is worse"
     assert "training.judged_days" not in helps(-0.03, 0.01)
-    assert "it learned from every day there is" in evaluation.what_helps(home, TERMS, verdict)
+    short = TERMS.calendar.model_copy(update={"first_day": date(2026, 3, 31), "last_day": date(2026, 4, 2)})
+    said = evaluation.what_helps(home, TERMS.model_copy(update={"calendar": short}), verdict)
+    assert "training.judged_days" not in said, "of three days no more than one can be judged"
+    assert "t learned from every day that there is to learn from" in said
     for task in against:
         against[task] |= {"judged": False}
     assert evaluation.what_helps(home, TERMS, verdict) == "", "then the verdict itself says what is needed"
