@@ -144,6 +144,22 @@ def test_a_day_that_is_blocked_by_now_gets_no_parity(copied: Home) -> None:
         packaging.compare(copied, SHOWN, JUDGED)
 
 
+@pytest.mark.parametrize(("empty", "asked"), [([], JUDGED), ([JUDGED], "2026-03-31"), ([JUDGED, "2026-03-31"], JUDGED)])
+def test_of_days_judged_together_parity_is_that_of_the_newest_with_a_sample(
+    copied: Home, monkeypatch: pytest.MonkeyPatch, empty: list[str], asked: str
+) -> None:
+    terms = SHOWN.model_copy(update={"training": SHOWN.training.model_copy(update={"judged_days": 2})})
+    assert terms.verdict_days(JUDGED) == ["2026-03-31", JUDGED]
+    for day in empty:
+        manifest = json.loads(copied.manifest("samples", day).read_text())
+        manifest["counts"]["samples"] = 0
+        copied.manifest("samples", day).write_text(json.dumps(manifest))
+    copied.promotion("parity", JUDGED).unlink(missing_ok=True)
+    monkeypatch.setattr(served, "start", lambda *_, until, **__: pytest.fail(f"asked for {until}"))
+    with pytest.raises(pytest.fail.Exception, match=f"asked for {asked}"):
+        packaging.compare(copied, terms, JUDGED)
+
+
 def test_an_artifact_that_was_not_judged_is_not_packaged(copied: Home) -> None:
     spec = copied.model("dtrn", JUDGED) / "spec.json"
     spec.write_text(spec.read_text() + "\n")
