@@ -7,7 +7,7 @@ only be known after the fact is left out of the model's inputs until somebody wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from os.path import relpath
 from pathlib import Path
@@ -24,6 +24,7 @@ from models.sections import CONDITION, Source, in_condition, parse_condition
 SAFE = re.compile(r"(^|_)(position|pos|rank|slot|tab|device|platform|channel|page|os)($|_)")
 MEASURES = re.compile(r"price|cost|duration|length|words|age$|amount|size|score|rating|_ms$|seconds|weight")
 SEPARATORS = "|;,"
+COMMA = r"-?[\d.]*\d,\d+"
 RARE = 50
 LONG, SHORT = 50, 20
 HISTORY = 30
@@ -62,6 +63,12 @@ def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
     others = [*kinds[1:], *([path] for path in near if path not in named)]
     tables = [t for files in others if (t := _table(source, profile.profile(files), seen, found, features))]
     toml = "\n".join(_toml(name, seen, found, days, features, tables)) + "\n"
+    items = seen.columns[found.item]
+    if items.distinct > 0.9 * items.filled > 900:
+        return toml, [
+            f"'{found.item}' has another value in nearly every row ({items.distinct:,} in {items.filled:,}), so no item comes "
+            "again and nothing can be learned of one. Is it the right column? A list of items in a row is not read as items"
+        ]
     if found.behaviour or found.labels:
         return toml, []
     left = {f.name for f in features.left}
@@ -122,9 +129,13 @@ def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Se
     words = column.name.endswith(":token_seq")  # RecBole's; elsewhere blanks stand in titles and names
     separator = (" " if words else _separator(values)) if kind == "text" else None
     told = f"{evidence}; {column.distinct:,} values"
+    if kind == "text" and values.dropna().str.fullmatch(COMMA).mean() > 0.9:
+        told += "; a comma is no decimal point here, so numbers written with one are names"
     if kind == "id" and MEASURES.search(plain(column.name)) and column.distinct > 20:
         kind = "number"
-    spoiled = kind == "id" and column.whole < 1  # of a feature a text costs little, and a row that is refused much
+    spoiled = kind == "id" and (
+        column.whole < 1 or _zeros(values)
+    )  # of a feature a text costs little, and a row that is refused much
     kind = "text" if spoiled else kind
     if not spoiled and kind == "text" and separator is None and column.distinct > max(0.5 * column.filled, 1000):
         left.append(Feature(column.name, "", f"nearly a text of its own in each row ({column.distinct:,} values)"))
@@ -134,6 +145,15 @@ def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Se
         parts.append(f"separator = {_quoted(separator)}")
     value = _quoted(column.name) if kind == "id" else "{ " + ", ".join(parts) + " }"
     side.append(Feature(name, value, told))
+
+
+def _is_text(seen: Profile, column: str) -> bool:
+    return kind_of(seen.columns[column]) != "id" or _zeros(seen.rows[column])
+
+
+def _zeros(values: pd.Series) -> bool:
+    """Whether whole numbers begin with a 0, which as numbers they would lose."""
+    return bool(values.dropna().str.match(r"0\d").any())
 
 
 def _separator(values: pd.Series) -> str | None:
@@ -212,13 +232,18 @@ def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features
     yield f'shape = "{"exposures" if found.labels else "events"}"'.ljust(34) + _shape(found)
     yield from _source("source", source)
     yield "\n[columns]"
-    text = [e for e in ("user", "item") if kind_of(seen.columns[getattr(found, e)]) != "id"]
+    text = [e for e in ("user", "item") if _is_text(seen, getattr(found, e))]
+    spoken = any(kind_of(seen.columns[getattr(found, e)]) != "id" for e in text)
     for entity in ("user", "item"):
         yield _line(entity, _quoted(getattr(found, entity)), found.evidence[entity])
     if found.behaviour:
         yield _line("behaviour", _quoted(found.behaviour), found.evidence["behaviour"])
     if text:
-        yield _line("text", str(text).replace("'", '"'), "these ids are not whole numbers")
+        yield _line(
+            "text",
+            str(text).replace("'", '"'),
+            "these ids are not whole numbers" if spoken else "some of these ids begin with a 0",
+        )
     yield "\n[time]"
     yield _line("column", _quoted(moment.column), moment.evidence)
     yield f'kind = "{moment.kind}"'
@@ -304,19 +329,20 @@ def _feature_lines(seen: Profile, features: Features, moment: Moment) -> Iterato
 
 def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
     if found.labels:
-        said = dict(found.labels)
+        said, alone = dict(found.labels), all(map(roles.UNWANTED.search, found.labels))
         for place, (name, condition) in enumerate(found.labels.items()):
             yield f"\n[behaviours.{name}]"
             yield _line("when", _quoted(condition), found.evidence[f"label {name}"])
             yield f"length = {LONG if place == 0 else SHORT}"
-            if (low := _low(condition, seen)) and low not in said.values():
-                said[(own := roles.free_name([f"low_{name}"], said))] = low
+            if (low := _low(condition, seen, alone=alone)) and low not in said.values():
+                said[(own := roles.free_name([f"{'not' if alone else 'low'}_{name}"], said))] = low
                 yield f"\n[behaviours.{own}]"
-                yield _line("when", _quoted(low), "what was rated lower, so that histories tell of it too")
+                other = "what was not" if alone else "what was rated lower"
+                yield _line("when", _quoted(low), f"{other}, so that histories tell of it too")
                 yield f"length = {LONG if place == 0 else SHORT}"
         for name, condition in found.labels.items():
             yield f"\n[tasks.{name}]\nlabel = {_quoted(condition)}"
-        yield from _weights(list(found.labels))
+        yield from _weights(list(found.labels), [n for n, c in found.labels.items() if parse_condition(c)[1] in ("<", "<=")])
         return
     named: dict[str, list[tuple[str, int]]] = {"event": []}
     if found.behaviour:
@@ -342,22 +368,27 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
     yield from _weights(tasks)
 
 
-def _low(condition: str, seen: Profile) -> str | None:
-    """The condition of what a graded label leaves out, None of a label that says yes or no."""
+def _low(condition: str, seen: Profile, *, alone: bool) -> str | None:
+    """The condition of what a graded label leaves out, None of a label that says yes or no.
+
+    alone: whether nothing but what is unwanted is a label; then what it is not is all that was wanted.
+    """
     match = CONDITION.match(condition)
     assert match, condition
     column, sign, number = parse_condition(condition)[0], match[3], match[4]
     known = seen.columns[column]
+    if alone and sign is None and known.distinct == 2:
+        return f"{in_condition(column)} == 0"
     if sign not in (">=", ">") or roles.binary(known, 1 - known.filled / len(seen.rows)):
         return None
     return f"{in_condition(column)} {'<' if sign == '>=' else '<='} {number}"
 
 
-def _weights(tasks: Sequence[str]) -> Iterator[str]:
+def _weights(tasks: Sequence[str], low: Collection[str] = ()) -> Iterator[str]:
     yield "\n[serving.weights]                 # of the tasks in the score that /rank sorts by: yours to say"
     for name in tasks:
-        unwanted = roles.UNWANTED.search(name)
-        yield _line(name, "-1", "sounds unwanted: taken off the score") if unwanted else f"{name} = 1"
+        unwanted = "sounds unwanted" if roles.UNWANTED.search(name) else "a low value" if name in low else ""
+        yield _line(name, "-1", f"{unwanted}: taken off the score") if unwanted else f"{name} = 1"
 
 
 def _line(key: str, value: str, evidence: str) -> str:

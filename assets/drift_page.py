@@ -90,10 +90,17 @@ def _said(verdict: dict[str, Any]) -> str:
         return f"What {verdict['model']} was asked on {verdict['day']} is not compared with its training: {verdict['unread']}."
     count, fields = len(verdict["drifted"]), len(verdict["fields"])
     untold = sum(_state(verdict, field) == "too few users" for field in verdict["fields"].values())
-    told = f" Of {untold} nothing can be told: {verdict['rows']['users']:,} users are too few." if untold else ""
+    if untold == fields:
+        return f"Of none of the {fields} fields of {verdict['day']} can be told whether it drifted: {_users(verdict)} too few."
+    told = f" Of {untold} nothing can be told: {_users(verdict)} too few." if untold else ""
     return (
         f"{count or 'None'} of {fields} fields of {verdict['day']} drifted from what {verdict['model']} was trained on.{told}"
     )
+
+
+def _users(verdict: dict[str, Any]) -> str:
+    users = verdict["rows"]["users"]
+    return "one user is" if users == 1 else f"{users:,} users are"
 
 
 def _state(verdict: dict[str, Any], field: dict[str, Any]) -> str:

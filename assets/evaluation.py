@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -369,8 +370,11 @@ def what_helps(home: Home, contract: Contract, verdict: Verdict) -> str:
     if len(history) == contract.training.epochs and min(history, key=lambda epoch: epoch["score"]) is history[-1]:
         told.append(f"its last epoch was its best: more of them (training.epochs, now {len(history)}) help")
     first = lake.require(home, name, day).detail["days"][0]
-    if first > str(first_day):
-        told.append(f"it learned from {first} on, and there are days before it: more of them (training.window_days) may help")
+    before = (date.fromisoformat(first) - first_day).days
+    if before > 0.2 * contract.training.window_days:
+        told.append(
+            f"it learned from {first} on, and there are {before} days before it: more of them (training.window_days) may help"
+        )
     else:
         told.append("it learned from every day that there is to learn from")
     said = "; ".join(told)

@@ -15,6 +15,7 @@ import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from assets import lake, parsing, reading
@@ -81,7 +82,7 @@ def guess(seen: Profile, moment: Moment, user: str, ask: Ask) -> Days:
     counts = hours(seen, moment, year)
     if not len(counts):
         raise ValueError(f"no row of {', '.join(p.name for p in seen.files)} has a readable '{moment.column}'")
-    zone, why = _zone(counts, moment, ask)
+    zone, why = _zone(seen, counts, moment, ask)
     contract = _timed(seen.source, moment, year, "UTC" if _local(moment) else zone)  # as `hours` counted
     by_day: dict[date, int] = {}
     for hour, rows in zip(counts.index.tolist(), counts.tolist(), strict=True):
@@ -218,10 +219,12 @@ def _timed(source: Source, moment: Moment, year: int | None, zone: str) -> Contr
     })  # fmt: skip
 
 
-def _zone(counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
+def _zone(seen: Profile, counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
     """A time zone and why: asked for, or guessed from the hour at which least happens."""
     if answer := ask("zone", "", [("", "")]):
         return answer, "as answered"
+    if seen.source.format == "parquet" and (own := _of_type(seen, moment)):
+        return own, "the column's own"
     if moment.kind == "date":
         return "UTC", "only days are known, so the zone changes nothing"
     if counts.sum() < ENOUGH:
@@ -241,6 +244,12 @@ def _zone(counts: pd.Series, moment: Moment, ask: Ask) -> tuple[str, str]:
         return _named(cut), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
     zone = _named(ahead)
     return zone, f"a guess: least happens at {quiet}:00 UTC, which is {QUIETEST}:00 there; name your own"
+
+
+def _of_type(seen: Profile, moment: Moment) -> str | None:
+    """The zone that a Parquet column of moments is declared in; UTC says nothing of where people are."""
+    declared = getattr(pq.read_schema(seen.files[0]).field(moment.column).type, "tz", None)
+    return declared if declared and "/" in declared and not declared.startswith("Etc/") else None
 
 
 def _local(moment: Moment) -> bool:

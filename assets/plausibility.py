@@ -19,6 +19,7 @@ from models.contract import Contract
 from models.home import EARLIER_DAY, Home
 
 CHANCE = 1e-3
+MISSING = "look for a file that is missing or cut off"
 SHOWN = 3
 """Days that are shown of many with the same to be said of them."""
 
@@ -81,7 +82,7 @@ def volume(contract: Contract, day: Day, trailing: Sequence[Day]) -> Finding:
     )
     if terms.smallest * usual <= day.events <= terms.largest * usual:
         return Finding(expected, actual)
-    cause = "look for a file that is missing or cut off" if day.events < usual else "look for rows that were delivered twice"
+    cause = MISSING if day.events < usual else "look for rows that were delivered twice"
     return Finding(expected, actual, Wrong(day.name, actual, expected, cause, "volume"))
 
 

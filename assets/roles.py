@@ -130,7 +130,10 @@ def guess(seen: Profile, ask: Ask) -> Roles:
     left = [c for c in left if c.name != item]
     if told := ask("labels", "", []):
         return Roles(moment, user, item, None, _told_labels(told, left, seen, evidence), evidence)
-    behaviour = _behaviour(left, ask, evidence)
+    if told := ask("behaviour", "", []):
+        behaviour = _chosen_behaviour([], left, ask, evidence)
+    else:
+        behaviour = _behaviour(left, ask, evidence)
     labels = {} if behaviour else _labels(left, seen, (user, item), evidence)
     coded = [c for c in left if CODED.fullmatch(plain(c.name)) and 2 <= c.distinct <= 30]
     if not behaviour and not labels and coded:
@@ -146,16 +149,27 @@ def _moment(seen: Profile, ask: Ask) -> Moment:
     if not found:
         shown = ", ".join(f"{c.name} ({next(iter(c.common), '')!r}…)" for c in seen.columns.values())
         raise ValueError(f"no column of {seen.files[0].name} reads as a time; its columns are {shown}")
+    if told := ask("time", "", []):
+        return _told_moment(told, found)
     named = [m for m in found if TIME.search(plain(m.column))] or found
     finest = max(_fineness(m) for m in named)
     best = [m for m in named if _fineness(m) == finest]
     if len(best) == 1:
         return best[0]
-    options = [(f"{m.column} {m.format}" if m.format else m.column, m.evidence) for m in best]
-    answer = ask("time", "which column says when it happened (and in which format)?", options)
-    return next((m for m, (value, _) in zip(best, options, strict=True) if value == answer), None) or next(
-        (m for m in found if m.column == answer), best[0]
-    )
+    options = [(_written(m), m.evidence) for m in best]
+    return _told_moment(ask("time", "which column says when it happened (and in which format)?", options), found)
+
+
+def _told_moment(told: str, found: Sequence[Moment]) -> Moment:
+    """The way to read times that an answer names, a column alone or with its format."""
+    chosen = next((m for m in found if told in (m.column, _written(m))), None)
+    if chosen is None:
+        raise ValueError(f"time: '{told}' does not read as a time; what does is {', '.join(map(_written, found))}")
+    return chosen
+
+
+def _written(moment: Moment) -> str:
+    return f"{moment.column} {moment.format}" if moment.format else moment.column
 
 
 def _fineness(moment: Moment) -> int:
@@ -216,8 +230,11 @@ def _share(texts: list[str], holds: Callable[[str], bool]) -> float:
 def _id(
     columns: list[Column], entity: str, ours: re.Pattern[str], others: re.Pattern[str], ask: Ask, evidence: dict[str, str]
 ) -> str:
+    if answer := ask(entity, "", []):
+        return _named(answer, entity, columns, evidence)
     # Google Analytics joins two numbers by a point, so an id may look like a measure.
     spoken = re.compile(rf"({ours.pattern}).*id$")
+    columns = [c for c in columns if not next(iter(c.common), "").startswith("[")] or columns  # a list names many
     able = [c for c in columns if kind_of(c) != "number" or spoken.search(plain(c.name))] or columns
     named = [c for c in able if ours.search(plain(c.name)) and not NO_ID.search(plain(c.name))]
     named = [c for c in named if c.distinct > 1] or named
@@ -233,13 +250,17 @@ def _id(
     told = [(c.name, _seen(c)) for c in options]
     # Of a column with a name the name tells more than how many values it has, and it does not name this.
     nameless = len(options) == 1 and options[0].name in map(NAMELESS.format, range(1, 1000))
-    if nameless and not ask(entity, "", told):
+    if nameless:
         evidence[entity] = f"of the columns left the only one with more than 20 values; {_seen(options[0])}"
         return options[0].name
-    answer = ask(entity, f"which column names the {entity}?", told)
-    if answer not in {c.name for c in columns}:
+    return _named(ask(entity, f"which column names the {entity}?", told), entity, columns, evidence)
+
+
+def _named(answer: str, entity: str, columns: list[Column], evidence: dict[str, str]) -> str:
+    """The column that an answer names."""
+    chosen = next((c for c in columns if c.name == answer), None)
+    if chosen is None:
         raise ValueError(f"{entity}: '{answer}' is not a column that is left; those are {', '.join(c.name for c in columns)}")
-    chosen = next(c for c in columns if c.name == answer)
     evidence[entity] = f"as answered; {chosen.distinct:,} different values in {chosen.filled:,} rows"
     return answer
 
@@ -312,6 +333,12 @@ def _told_labels(told: str, columns: list[Column], seen: Profile, evidence: dict
         written = seen.rows[column].str.lower().replace({"true": "1", "false": "0"})
         values = pd.to_numeric(written, errors="coerce")
         share = (COMPARED[sign](values, number) & values.notna()).mean()
+        if not 0 < share < 1:
+            held = "none" if share == 0 else "all"
+            raise ValueError(
+                f"labels: '{condition}' holds in {held} of the {len(values):,} rows seen, so nothing can be learned of it; "
+                f"'{column}' has {values.nunique():,} numbers, {values.min():g} to {values.max():g}"
+            )
         found[name], evidence[f"label {name}"] = condition, f"as answered; {share:.2%} of the rows seen"
     return found
 

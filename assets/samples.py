@@ -85,12 +85,21 @@ def mature_days(home: Home, contract: Contract, days: Sequence[str]) -> list[str
 def held_out(home: Home, days: Sequence[str], most: int) -> list[str]:
     """The days of a training window to stop early on: the last that are no outage, `most` of them, at most half of those.
 
-    An outage has less than a tenth of the median day's samples: one would stop on noise. It is trained on. Raises lake.Missing.
+    An outage has less than a tenth of the median day's samples: one would stop on noise. Raises lake.Missing.
     """
     counts = {day: lake.require(home, "samples", day).counts["samples"] for day in days}
     usual = median(counts.values())
     fit = [day for day, count in counts.items() if count and count >= usual / 10]
     return sorted(fit)[-max(1, min(most, len(fit) // 2)) :] or [days[-1]]
+
+
+def fitted(days: Sequence[str], held_out: Sequence[str]) -> list[str]:
+    """The days of a training window that a model is fitted on: those before `held_out`, or where there are none the others.
+
+    >>> fitted(["01", "02", "03", "04"], ["02", "04"]), fitted(["01", "02"], ["01"])
+    (['01'], ['02'])
+    """
+    return [day for day in days if day < held_out[0]] or [day for day in days if day not in held_out]
 
 
 def newest(home: Home, days: Sequence[str]) -> str:

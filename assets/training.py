@@ -55,7 +55,7 @@ def train(
 
     def make(path: Path) -> dict[str, Any]:
         held_out = samples.held_out(home, days, contract.training.judged_days)
-        fit = window.read_requests(home, contract, [day for day in days if day not in held_out])
+        fit = window.read_requests(home, contract, samples.fitted(days, held_out))
         stop = window.read_requests(home, contract, held_out)
         if neural:
             # A checkpoint is only good for the very inputs that it was made from, so their hash is its name.

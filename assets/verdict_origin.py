@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from assets import lake
+from assets import lake, samples
 from models.days import ends
 from models.home import Home
 from models.judgement import CHAMPION
@@ -49,8 +49,7 @@ def origin(home: Home, verdict: dict[str, Any], manifest: lake.Manifest) -> Orig
         if home.verdict_page(its).is_file():
             out["Champion"].append(Link(f"its own verdict of {its}", home.verdict_page(its).name))
     trained, held_out = lake.read(home, challenger, day), verdict["held_out"]
-    fitted = [d for d in trained.detail["days"] if d not in held_out] if trained else []
-    out["Rows trained on"] = _samples(dataset, fitted)
+    out["Rows trained on"] = _samples(dataset, samples.fitted(trained.detail["days"], held_out) if trained else [])
     out["Rows that training stopped by"] = _samples(dataset, held_out)
     return {what: links for what, links in out.items() if links}
 

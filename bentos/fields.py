@@ -47,5 +47,7 @@ def _keys(values: Sequence[Any], kind: str, where: str) -> Ints:
         try:
             out[place] = key(value, kind)
         except ValueError as error:
-            raise Refused(where.replace("[]", f"[{place}]"), str(error)) from None
+            number = kind != "text" and isinstance(value, str) and value.strip().isdigit()
+            hint = f"; send {int(value)}, without quotes" if number else ""
+            raise Refused(where.replace("[]", f"[{place}]"), f"{error}{hint}") from None
     return out

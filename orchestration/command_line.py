@@ -49,9 +49,14 @@ def _place(dataset: str, root: Path) -> tuple[Contract, Home]:
     return contract, Home(root.absolute(), contract.name)
 
 
-def _again(dataset: str, root: Path) -> str:
-    """What to add to a command of `make` to mean the same data set and home."""
-    said = {"DATASET": "" if dataset == "simulated" else dataset, "DTRN_HOME": "" if root == DEFAULT_HOME else str(root)}
+def _again(dataset: str, root: Path, *, log: bool = False) -> str:
+    """What to add to a command of `make` to mean the same data set and home; with `log` that one that needs its log is told."""
+    own = dataset != "simulated"
+    said = {
+        "DATASET": dataset if own else "",
+        "LOG": "…" if log and own else "",
+        "DTRN_HOME": "" if root == DEFAULT_HOME else str(root),
+    }
     return "".join(f" {name}={value}" for name, value in said.items() if value)
 
 
@@ -201,7 +206,9 @@ def serve(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, port: Port 
     os.environ.update(instance.QUIET)
     reigning = registry.champion(place)
     if reigning is None:
-        raise ValueError(f"no champion of {contract.name} in {place.root}; make one first: make demo{_again(dataset, home)}")
+        raise ValueError(
+            f"no champion of {contract.name} in {place.root}; make one first: make demo{_again(dataset, home, log=True)}"
+        )
     console = Console(highlight=False, soft_wrap=True)  # a command that is cut in two cannot be pasted
     with served.start(place, reigning.bento, port=port, say=lambda text: console.print(f"  {text}", markup=False)) as service:
         console.print(f"{reigning.tag} answers, for example:", markup=False)
@@ -223,10 +230,11 @@ def models(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME) -> None:
     """List every change of champion, and the models in the registry."""
     from assets import registry
 
-    _, place = _place(dataset, home)
+    contract, place = _place(dataset, home)
     console = Console(highlight=False)
     changes = registry.champions(place)
-    console.print("changes of champion, the last one reigns" if changes else "no champion yet")
+    told = "changes of champion, the last one reigns" if changes else "no champion yet"
+    console.print(f"{contract.name}: {told}", markup=False)
     for change in changes:
         console.print(f"  {change.judged_day}  [bold]{escape(change.tag)}[/bold]")
         before = f"after {change.replaced}" if change.replaced else "the first one"
@@ -280,7 +288,7 @@ def reports(dataset: Dataset = "simulated", home: Root = DEFAULT_HOME, port: Por
         raise ValueError(
             f"no drift report of {contract.name} in {place.root}"
             + (f", but of {others}: say so with DATASET=" if others else "")
-            + f"; make one first: make demo{_again(dataset, home)}"
+            + f"; make one first: make demo{_again(dataset, home, log=True)}"
         )
     address = f"http://127.0.0.1:{port}"
     print(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from assets import ingest, lake, ledger
+from assets import ingest, lake, ledger, plausibility
 from models.contract import Contract
 from models.home import UNKNOWN_DAY, Home
 from orchestration import jobs
@@ -33,6 +33,16 @@ def to_judge(home: Home, contract: Contract) -> list[str]:
         )
     sampled = {day: lake.read(home, "samples", day) for day in judged}
     return [day for day, manifest in sampled.items() if manifest is None or manifest.counts["samples"]] or judged
+
+
+def cut_off(home: Home, contract: Contract, day: str) -> str:
+    """What came and what was expected of a day that has far fewer rows than the days before it; empty of any other."""
+    manifest = lake.read(home, "events", day)
+    if manifest is None or "tally" not in manifest.detail or contract.training.judged_days > 1:
+        return ""
+    found = plausibility.judge(home, contract, plausibility.Day.of(day, manifest.counts, manifest.detail))["volume"]
+    few = found.wrong is not None and found.wrong.cause == plausibility.MISSING
+    return f"{found.actual} came, and expected was {found.expected}" if few else ""
 
 
 def apart(judged: list[str], count: int) -> list[str]:

@@ -31,7 +31,10 @@ def demo(contract: Contract, home: Home, progress: Progress, *, source: str, log
         line.take_in()
         every = days.of_log(home, contract)
         line.data_days(every[0], every[-1])
-        judged = days.apart(days.to_judge(home, contract), contract.training.judged_days)[-JUDGED:]
+        able = days.to_judge(home, contract)
+        if few := days.cut_off(home, contract, able[-1]) if len(able) > 1 else "":
+            progress.heading(f"{able.pop()} is not judged, as it looks cut off: {few}")
+        judged = days.apart(able, contract.training.judged_days)[-JUDGED:]
         for day in judged:
             progress.heading(f"judged day {day}")
             line.judged_day(day)

@@ -21,6 +21,8 @@ from assets.roles import Ask
 from models.contract import Contract, ContractError, load
 from models.home import EARLIER_DAY
 
+KEYS = ("user", "item", "behaviour", "labels", "time", "year", "zone", "name")
+
 
 def write_draft(log: str, out: Path, answers: Sequence[str], console: Console) -> None:
     """Write the draft of a contract for `log` to `out`. Raises ValueError with a question that nobody is there to answer."""
@@ -29,6 +31,8 @@ def write_draft(log: str, out: Path, answers: Sequence[str], console: Console) -
     if out.exists():
         raise ValueError(f"{out} is there already; name another --out, or delete it first")
     given = dict(_answer(text) for text in answers)
+    if unknown := sorted(set(given) - set(KEYS)):
+        raise ValueError(f"--answer {unknown[0]}=…: nothing ever asks for that; what can be answered is {', '.join(KEYS)}")
     name = given.pop("name", re.sub(r"[^a-z0-9]+", "_", out.stem.lower()).strip("_") or "mine")
     asked = set[str]()
     toml, asides = draft.draft(log, name if name[0].isalpha() else f"log_{name}", _ask(given, asked, console))
@@ -81,10 +85,11 @@ def tell_trial(contract: Contract, path: str, log: str, console: Console) -> boo
     found = trial.attempt(contract, log, datetime.now(UTC))
     bad = found.rows_in - found.valid
     console.print(f"[bold]{escape(contract.name)}[/bold]: first {found.rows_in:,} rows, about {found.share:.0%} of the log")
+    calendar = [day for day in found.days if day != EARLIER_DAY]
     console.print(
-        f"  {found.valid:,} valid on {len(found.days)} days, {bad:,} would be quarantined ({bad / max(found.rows_in, 1):.2%})"
+        f"  {found.valid:,} valid on {len(calendar)} days, {bad:,} would be quarantined ({bad / max(found.rows_in, 1):.2%})"
     )
-    if bad > contract.validation.max_bad_share * found.rows_in:
+    if blocked := bad > contract.validation.max_bad_share * found.rows_in:
         console.print(
             f"  [yellow]![/yellow] that is more than validation.max_bad_share allows ({contract.validation.max_bad_share:.0%})"
         )
@@ -92,6 +97,10 @@ def tell_trial(contract: Contract, path: str, log: str, console: Console) -> boo
         where = f"{'row' if contract.source.format == 'parquet' else 'line'} {broken.line} of "
         place = ("" if broken.line is None else where) + broken.file  # a file of which no row can be used has no line to show
         console.print(f"    {broken.rows:,} × {rule}, first in {place}: {broken.detail}", markup=False)
+        if rule == "bad_utf8":
+            console.print(
+                "      is the file of another encoding? For example: iconv -f LATIN1 -t UTF-8 old.csv > new.csv", markup=False
+            )
         if broken.raw:
             console.print(f"      {broken.raw[:160]}", markup=False, style="dim")
     for entity, (used, rows) in found.sides.items():
@@ -103,6 +112,9 @@ def tell_trial(contract: Contract, path: str, log: str, console: Console) -> boo
     _tell_samples(contract, found, console)
     if found.why_not:
         console.print(f"  [yellow]![/yellow] nothing could be learned from these rows: {escape(found.why_not)}")
+        return False
+    if blocked:
+        console.print("mend the contract or the log first: a demo would stop at its bad rows", markup=False)
         return False
     console.print(f"next:  make demo DATASET={path} LOG={log}", markup=False)
     return True

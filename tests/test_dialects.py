@@ -9,6 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from assets import profile, trial
@@ -325,6 +327,91 @@ def test_a_column_that_has_another_name_is_not_taken_for_an_id_unasked(tmp_path:
     (tmp_path / "log.csv").write_text("\n".join([header, *rows]) + "\n")
     with pytest.raises(ValueError, match=r"which column names the (user|item)\?"):
         drafted(tmp_path / "log.csv", tmp_path)
+
+
+def test_an_answer_goes_before_every_guess(tmp_path: Path) -> None:
+    source = rows_of(
+        tmp_path / "log.csv", "user_id,item_id,shelf,event,kind,ts,seen_at", "{u}", "{i}", "{i}", "view", "{r}", "{t}", "{t}"
+    )
+    found, text = drafted(source, tmp_path, "item=shelf", "user=item_id", "time=seen_at", "behaviour=kind")
+    assert (found.columns.item, found.columns.user, found.columns.behaviour) == ("shelf", "item_id", "kind")
+    assert found.time.column == "seen_at"
+    assert 'item = "shelf"                    # as answered; ' in text
+    assert drafted(source, tmp_path, "item=item_id", "time=ts")[0].columns.item == "item_id", (
+        "the guess itself is an answer too"
+    )
+    with pytest.raises(ValueError, match=r"time: 'shelf' does not read as a time; what does is ts, seen_at"):
+        drafted(source, tmp_path, "time=shelf")
+    with pytest.raises(ValueError, match=r"item: 'colour' is not a column that is left; those are item_id, shelf, event, kind"):
+        drafted(source, tmp_path, "item=colour", "time=ts")
+
+
+def test_a_list_is_nobodys_id(tmp_path: Path) -> None:
+    rows = [{"user_id": n % 30, "items": [{"id": n % 41}], "sku": n % 50, "ts": 1_741_000_000 + 900 * n} for n in range(600)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert drafted(tmp_path / "log.jsonl", tmp_path)[0].columns.item == "sku"
+
+
+def test_ids_that_begin_with_a_zero_are_texts(tmp_path: Path) -> None:
+    rows = [f"{n % 30},0{100 + n % 41},{n % 41 % 7:03},{1_741_000_000 + 900 * n}" for n in range(600)]
+    (tmp_path / "log.csv").write_text("user_id,article_id,dept,ts\n" + "\n".join(rows) + "\n")
+    found, text = drafted(tmp_path / "log.csv", tmp_path)
+    assert found.columns.text == ("item",)
+    assert "# some of these ids begin with a 0" in text
+    assert found.features["dept"].kind == "text"
+    assert "decimal" not in text
+
+
+def test_what_is_skipped_is_not_all_that_a_history_tells(tmp_path: Path) -> None:
+    """One label, of what is unwanted: what was not skipped is history too. Of two labels the other one is that."""
+    for header, cells, behaviours in (
+        ("skipped", ("{no}",), {"skipped": "skipped", "not_skipped": "skipped == 0"}),
+        ("skipped,liked", ("{no}", "{yes}"), {"skipped": "skipped", "liked": "liked"}),
+    ):
+        source = rows_of(tmp_path / "log.csv", f"user_id,item_id,{header},ts", "{u}", "{i}", *cells, "{t}")
+        found, _ = drafted(source, tmp_path)
+        assert {name: b.when for name, b in found.behaviours.items()} == behaviours
+        assert found.serving.weights["skipped"] == -1
+        assert trial.attempt(found.model_copy(update={"training": quick(found)}), str(source), NOW).valid == 720
+
+
+def test_labels_that_can_teach_nothing_are_refused_and_low_ones_taken_off_the_score(tmp_path: Path) -> None:
+    source = stars(tmp_path / "log.csv")
+    for label, held in (("stars >= 80", "none"), ("stars >= 1", "all")):
+        with pytest.raises(ValueError, match=rf"labels: '{label}' holds in {held} of the 600 rows seen.* 5 numbers, 1 to 5"):
+            drafted(source, tmp_path, f"labels={label}")
+    found, text = drafted(source, tmp_path, "labels=stars >= 4, stars <= 2")
+    assert found.serving.weights == {"stars": 1, "stars_2": -1}
+    assert "# a low value: taken off the score" in text
+
+
+def test_numbers_with_a_decimal_comma_are_said_to_be_names(tmp_path: Path) -> None:
+    rows = [f"{n % 30};{n % 41};{n % 41},{n % 41 % 10}5;{1_741_000_000 + 900 * n}" for n in range(600)]
+    (tmp_path / "log.csv").write_text("user_id;item_id;Preis;ts\n" + "\n".join(rows) + "\n")
+    found, text = drafted(tmp_path / "log.csv", tmp_path)
+    assert found.features["preis"].kind == "text"
+    assert "a comma is no decimal point here, so numbers written with one are names" in text
+
+
+def test_items_that_never_come_again_are_said_to_be_none(tmp_path: Path) -> None:
+    rows = [f"{n % 30},list {n},{1_741_000_000 + 90 * n}" for n in range(1200)]
+    (tmp_path / "log.csv").write_text("user_id,item_list,ts\n" + "\n".join(rows) + "\n")
+    drafted(tmp_path / "log.csv", tmp_path)
+    said = " ".join((tmp_path / "told.txt").read_text().split())
+    assert "! 'item_list' has another value in nearly every row (1,200 in 1,200)" in said
+
+
+@pytest.mark.parametrize(
+    ("declared", "zone", "why"), [("Europe/Vienna", "Europe/Vienna", "the column's own"), ("UTC", "UTC", "")]
+)
+def test_the_zone_of_a_parquet_column_is_taken_from_its_type(tmp_path: Path, declared: str, zone: str, why: str) -> None:
+    start = datetime(2024, 5, 1, tzinfo=UTC)
+    told = pa.array([start + timedelta(minutes=9 * n) for n in range(600)], pa.timestamp("us", declared))
+    table = pa.table({"user_id": [n % 30 for n in range(600)], "item_id": [n % 41 for n in range(600)], "at": told})
+    pq.write_table(table, tmp_path / "log.parquet")
+    found, text = drafted(tmp_path / "log.parquet", tmp_path)
+    assert found.time.zone == zone
+    assert ("# the column's own" in text) == bool(why)
 
 
 def test_a_draft_that_is_refused_is_in_nobodys_way(tmp_path: Path) -> None:

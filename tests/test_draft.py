@@ -83,7 +83,8 @@ def test_columns_without_names_are_asked_for_and_answered(tmp_path: Path) -> Non
     ("answers", "message"),
     [
         (["user"], "--answer user: 'key=value' is expected"),
-        (["colour=red"], "--answer colour=…: nothing asks for that here; asked for are"),
+        (["colour=red"], "--answer colour=…: nothing ever asks for that; what can be answered is user, item"),
+        (["year=2024"], "--answer year=…: nothing asks for that here; asked for are"),
     ],
 )
 def test_an_answer_that_nobody_asked_for_is_refused(tmp_path: Path, answers: Sequence[str], message: str) -> None:

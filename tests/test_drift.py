@@ -147,7 +147,14 @@ def test_of_few_users_a_field_that_passes_is_not_called_quiet(shop: Shop) -> Non
     page = drift_page.render(verdict, "")
     assert page.count("<span class='quiet'>too few users</span>") == 2
     assert page.count("<span class='calm'>quiet</span>") == len(verdict["fields"]) - 2
-    users = verdict["rows"]["users"]
+    for field in verdict["fields"].values():
+        field["threshold"] = verdict["share"] + 0.51
+    users, count = verdict["rows"]["users"], len(verdict["fields"])
+    assert drift_page.markdown(verdict) == (
+        f"Of none of the {count} fields of {JUDGED} can be told whether it drifted: {users:,} users are too few."
+    )
+    for field in list(verdict["fields"].values())[2:]:
+        field["threshold"] = verdict["share"] + 0.49
     assert f"was trained on. Of 2 nothing can be told: {users:,} users are too few." in drift_page.markdown(verdict)
 
 

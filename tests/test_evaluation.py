@@ -401,11 +401,14 @@ def test_what_helps_is_said_where_it_can(home: Home) -> None:
     assert helps(-0.01, 0.03, epochs=len(history) + 1) == (
         f" {users:,} users on 1 day may be too few to tell: more days judged together (training.judged_days) narrow the "
         "interval; "
-        f"it learned from {first} on, and there are days before it: more of them (training.window_days) may help. "
+        f"it learned from {first} on, and there are 27 days before it: more of them (training.window_days) may help. "
         "Its loss by epoch stands on the asset of that model."
     )
     assert "training.judged_days" not in helps(-0.03, -0.01), "no interval will cure what is worse"
     assert "training.judged_days" not in helps(-0.03, 0.01)
+    nearly = TERMS.model_copy(update={"calendar": TERMS.calendar.model_copy(update={"first_day": date(2026, 3, 27)})})
+    assert len(TERMS.training_days(JUDGED)) < TERMS.training.window_days * 5, "one day more is a fifth of the window at most"
+    assert ("training.window_days" in evaluation.what_helps(home, nearly, verdict)) == (TERMS.training.window_days < 5)
     short = TERMS.calendar.model_copy(update={"first_day": date(2026, 3, 31), "last_day": date(2026, 4, 2)})
     said = evaluation.what_helps(home, TERMS.model_copy(update={"calendar": short}), verdict)
     assert "training.judged_days" not in said, "of three days no more than one can be judged"

@@ -77,3 +77,15 @@ def test_as_many_days_are_held_out_as_are_judged_together(tmp_path: Path) -> Non
     known = {int(i) for i in artifact.load(home.model("mmoe", JUDGED)).vocabulary.tables["item"]}
     assert not {1000 * (first + n) + 40 for n in (2, 3)} & known
     assert max(known) < 1000 * (first + 2)
+
+
+def test_a_day_of_an_outage_after_the_one_held_out_is_not_learned_from(tmp_path: Path) -> None:
+    home = Home(tmp_path, TERMS.name)
+    for place, day in enumerate(TERMS.days()):
+        logs.write_events(home, TERMS, day, impressions(day, 1000 * place, [1.0] * (1 if day == "2026-03-31" else 30)))
+    for day in TERMS.days():
+        histories.build(home, TERMS, day)
+        samples.build(home, TERMS, day)
+    manifest, _ = training.train(home, TERMS, "mmoe", JUDGED, say=lambda _: None)
+    assert manifest.detail["held_out"] == ["2026-03-30"]
+    assert manifest.counts == {"training": 60, "validation": 30}

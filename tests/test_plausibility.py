@@ -14,6 +14,7 @@ from assets import acceptance, histories, ingest, lake, plausibility
 from assets.project import Project
 from models.contract import Contract, ContractError, load
 from models.home import Home
+from orchestration import days
 
 TOML = """
 name = "shop"
@@ -342,3 +343,18 @@ def test_taobao_is_plausible(tmp_path: Path) -> None:
         found = acceptance.plausible(home, terms, check, terms.days())
         assert [f.wrong for f in found.values()] == [None] * 9
         assert "not compared" not in found[terms.days()[-1]].expected
+
+
+@pytest.mark.parametrize(("last", "few"), [(48, False), (15, False), (14, True), (400, False)])
+def test_a_day_that_looks_cut_off_is_not_judged_in_a_demo(tmp_path: Path, last: int, few: bool) -> None:
+    """Fewer than .3 of the 48 rows that the days before it have; more than usual is no cut."""
+    terms, home = contract(tmp_path), home_of(tmp_path)
+    put(tmp_path, *(rows(day) for day in range(1, 6)), rows(6, last))
+    ingest.accept(home, terms, str(tmp_path / "in"), SEEN)
+    for day in range(1, 7):
+        ingest.events(home, terms, day_of(day))
+    told = days.cut_off(home, terms, day_of(6))
+    assert told.startswith("14 rows came, and expected was 14 to 144 rows") if few else told == ""
+    assert days.cut_off(home, terms, day_of(7)) == "", "nothing is known of a day that is not there"
+    together = terms.model_copy(update={"training": terms.training.model_copy(update={"judged_days": 2})})
+    assert days.cut_off(home, together, day_of(6)) == "", "of days judged together none has to be whole"

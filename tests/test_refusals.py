@@ -26,7 +26,8 @@ EVENT = {"user_id": 2, "item_id": 101, "behaviour": "view", "time": NOON}
 @pytest.mark.parametrize(
     ("change", "field", "reason"),
     [
-        ({"user_id": "2"}, "user_id", "'2' is not a whole number"),
+        ({"user_id": "02"}, "user_id", "'02' is not a whole number, and this field is one in the log; send 2, without quotes"),
+        ({"user_id": "u2"}, "user_id", "'u2' is not a whole number, and this field is one in the log"),
         ({"user_id": None}, "user_id", "got `null`"),
         ({"user_id": True}, "user_id", "got `bool`"),
         ({"user_id": 2**63}, "user_id", "<= 9223372036854775807"),

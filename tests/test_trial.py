@@ -133,6 +133,21 @@ def test_a_log_of_many_unusual_days_is_told_how_wide_its_limits_would_be(
     assert load(wide).checks.volume.largest >= 3
 
 
+@pytest.mark.parametrize(("bad", "runs"), [(20, True), (120, False)])
+def test_a_contract_that_a_demo_would_stop_at_is_not_said_to_be_ready(tmp_path: Path, bad: int, runs: bool) -> None:
+    source = shop(tmp_path / "log.csv", days=5)
+    contract, _ = drafted(source, tmp_path)
+    contract = contract.model_copy(update={"training": contract.training.model_copy(update={"candidates": ("mmoe",)})})
+    with source.open("ab") as file:
+        file.write(b"1,2,3,caf\xe9,1741000000\n" * bad)
+    out = Console(record=True, width=200)
+    assert newcomer.tell_trial(contract, "mine.toml", str(source), out) is runs
+    text = out.export_text()
+    assert ("next:  make demo" in text) == runs
+    assert ("a demo would stop at its bad rows" in text) != runs
+    assert "iconv -f LATIN1 -t UTF-8" in text
+
+
 def test_a_log_of_one_user_says_what_cannot_be_learned(tmp_path: Path) -> None:
     source = shop(tmp_path / "log.csv", users=1, rows=60)
     contract, _ = drafted(source, tmp_path)
