@@ -118,6 +118,12 @@ def test_a_win_that_only_tells_users_apart_is_said_to_be_one() -> None:
     )
     assert came["reasons"][-1].endswith("users): its gain may be to tell users apart.")
     assert f", {came['within']['click']['users']} users)" in came["reasons"][-1]
+    coin = (random.random((2000, 1)) < 0.5).astype(np.int8)
+    two = {name: np.hstack([values, probability(random.normal(size=2000))]) for name, values in scores.items()}
+    came = verdict(np.hstack([labels, coin]), users, two)
+    assert [reason[:70] for reason in came["reasons"][1:]] == [
+        "Within each user's own rows it is not clear that dtrn orders click better than popularity"[:70]
+    ], "of a task that it does not win nothing is said"
     lost = verdict(labels, users, {"dtrn": scores["popularity"], "popularity": probability(within)}, tasks=("click",))
     assert not lost["promote"]
     assert len(lost["reasons"]) == 1, "of who does not win it is not said that it wins by less"
