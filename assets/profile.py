@@ -211,7 +211,9 @@ def _keys(value: dict[str, Any], above: str = "") -> Iterator[str]:
         pointer = f"{above}/{key.replace('~', '~0').replace('/', '~1')}"
         if isinstance(inner, dict):
             yield from _keys(inner, pointer)
-        else:
+        elif isinstance(inner, list) and inner and isinstance(inner[0], dict):
+            yield from _keys(inner[0], f"{pointer}/0")  # a contract can name an entry, not all of them
+        elif inner != []:
             yield pointer if above else key
 
 

@@ -242,7 +242,8 @@ def _id(
         c for c in named if re.search(r"id$|^" + entity + "$", plain(c.name)) and not others.search(plain(c.name))
     ] or named
     if len(clear) == 1:
-        evidence[entity] = f"by its name; {clear[0].distinct:,} different values in {clear[0].filled:,} rows"
+        first = ", of each row's list the first entry alone" if re.search(r"/0/", clear[0].name) else ""
+        evidence[entity] = f"by its name{first}; {clear[0].distinct:,} different values in {clear[0].filled:,} rows"
         return clear[0].name
     options = clear or [c for c in sorted(able, key=lambda c: -c.distinct) if c.distinct > 20] or able
     if not options:

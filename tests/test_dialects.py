@@ -349,7 +349,29 @@ def test_an_answer_goes_before_every_guess(tmp_path: Path) -> None:
 def test_a_list_is_nobodys_id(tmp_path: Path) -> None:
     rows = [{"user_id": n % 30, "items": [{"id": n % 41}], "sku": n % 50, "ts": 1_741_000_000 + 900 * n} for n in range(600)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert drafted(tmp_path / "log.jsonl", tmp_path, "item=sku")[0].columns.item == "sku"
+    plain = [{**row, "items": [n % 9, n % 41]} for n, row in enumerate(rows)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in plain))
     assert drafted(tmp_path / "log.jsonl", tmp_path)[0].columns.item == "sku"
+
+
+def test_of_a_list_of_objects_the_first_is_a_rows_item(tmp_path: Path) -> None:
+    """As Google Analytics exports events; those without an item have an empty list."""
+    rows = [
+        {
+            "user": {"pseudo_id": f"u{n % 30}"}, "event_name": ("view_item", "purchase")[n % 5 == 0],
+            "items": [{"item_id": f"s{n % 41}", "item_brand": f"b{n % 41 % 6}"}, {"item_id": "other"}] if n % 10 else [],
+            "ts": 1_741_000_000 + 900 * n,
+        }
+        for n in range(600)
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, text = drafted(tmp_path / "log.jsonl", tmp_path)
+    assert (found.columns.user, found.columns.item) == ("/user/pseudo_id", "/items/0/item_id")
+    assert "# by its name, of each row's list the first entry alone; 41 different values in 540 rows" in text
+    assert [feature.column for feature in found.item_features.values()] == ["/items/0/item_brand"]
+    known = trial.attempt(found.model_copy(update={"training": quick(found)}), str(tmp_path / "log.jsonl"), NOW)
+    assert (known.valid, {rule: broken.rows for rule, broken in known.rules.items()}) == (540, {"null_id": 60})
 
 
 def test_ids_that_begin_with_a_zero_are_texts(tmp_path: Path) -> None:
