@@ -6,46 +6,22 @@ only be known after the fact is left out of the model's inputs until somebody wh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from os.path import relpath
-from pathlib import Path
 
 import pandas as pd
 
-from assets import guessed_days, profile, roles
+from assets import guessed_days, guessed_fields, profile, roles
 from assets.guessed_days import Days
-from assets.profile import Column, Profile, kind_of
-from assets.roles import Ask, Moment, Roles, plain
-from models.contract import RESERVED
+from assets.guessed_fields import Features, Table, is_text, ours, quoted
+from assets.guessed_time import Ask, Moment
+from assets.profile import Profile, kind_of
+from assets.roles import Roles
 from models.sections import CONDITION, Source, in_condition, parse_condition
 
-SAFE = re.compile(r"(^|_)(position|pos|rank|slot|tab|device|platform|channel|page|os)($|_)")
-MEASURES = re.compile(r"price|cost|duration|length|words|age$|amount|size|score|rating|_ms$|seconds|weight")
-SEPARATORS = "|;,"
-COMMA = r"-?[\d.]*\d,\d+"
 RARE = 50
 LONG, SHORT = 50, 20
 HISTORY = 30
 """Days that a history reaches back at least, where the log has them."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One line of a features section: our name, its TOML value and the evidence."""
-
-    name: str
-    value: str
-    evidence: str
-
-
-@dataclass
-class Features:
-    item: list[Feature] = field(default_factory=list)
-    user: list[Feature] = field(default_factory=list)
-    context: list[Feature] = field(default_factory=list)
-    left: list[Feature] = field(default_factory=list)
 
 
 def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
@@ -57,11 +33,11 @@ def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
     seen = profile.profile(kinds[0])
     found = roles.guess(seen, ask)
     days = guessed_days.guess(seen, found.moment, found.user, ask)
-    features = _features(seen, found)
+    features = guessed_fields.guess(seen, found)
     named = {file for files in kinds for file in files}
     near = profile.neighbours(seen, {found.user: roles.USERS, found.item: roles.ITEMS})
     others = [*kinds[1:], *([path] for path in near if path not in named)]
-    tables = [t for files in others if (t := _table(source, profile.profile(files), seen, found, features))]
+    tables = [t for files in others if (t := guessed_fields.table(source, profile.profile(files), seen, found, features))]
     toml = "\n".join(_toml(name, seen, found, days, features, tables)) + "\n"
     items = seen.columns[found.item]
     if items.distinct > 0.9 * items.filled > 900:
@@ -83,180 +59,37 @@ def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
     ]
 
 
-# features
-
-
-def _features(seen: Profile, found: Roles) -> Features:
-    out, taken = Features(), {found.moment.column, found.user, found.item, found.behaviour}
-    taken |= {parse_condition(condition)[0] for condition in found.labels.values()}
-    for column in seen.columns.values():
-        if column.name in taken:
-            continue
-        if column.distinct <= 1:
-            out.left.append(Feature(column.name, "", "one value only" if column.distinct else "nothing written"))
-            continue
-        by_item, by_user = (roles.determined(seen.rows, key, column.name) for key in (found.item, found.user))
-        if max(by_item, by_user) >= roles.DETERMINED:
-            entity, side, share = ("item", out.item, by_item) if by_item >= by_user else ("user", out.user, by_user)
-            _add(
-                side, out.left, column, seen.rows[column.name], f"the same in {share:.0%} of the {entity}s seen more than once"
-            )
-        elif SAFE.search(plain(column.name)) and column.distinct <= 1000:
-            _add(out.context, out.left, column, seen.rows[column.name], "of the moment, by its name")
-        else:
-            out.left.append(Feature(column.name, "", _unknown(column, seen, found)))
-    return out
-
-
-def _unknown(column: Column, seen: Profile, found: Roles) -> str:
-    """What may be done with a column of which nothing tells whether it is known before the feedback."""
-    binary = roles.binary(column, 1 - column.filled / len(seen.rows))
-    if found.labels and binary:
-        name, when = _ours(column.name), _quoted(in_condition(column.name))
-        return (
-            f"yes in {roles.positive(seen.rows[column.name]):.2%} of the rows seen; if it is feedback: "
-            f"[behaviours.{name}] when = {when} and [tasks.{name}] label = {when}; if known before: [context.columns]"
-        )
-    told = f"changes from row to row ({column.distinct:,} values); if known before the feedback: [context.columns]"
-    if found.behaviour or found.labels or column.number < 0.99:
-        return told
-    label = in_condition(column.name) + ("" if binary else " >= …")
-    return f'{told}; if it is feedback, draft again with --answer "labels={label}"'
-
-
-def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Series, evidence: str) -> None:
-    kind, name = kind_of(column), _ours(column.name)
-    words = column.name.endswith(":token_seq")  # RecBole's; elsewhere blanks stand in titles and names
-    separator = (" " if words else _separator(values)) if kind == "text" else None
-    told = f"{evidence}; {column.distinct:,} values"
-    if kind == "text" and values.dropna().str.fullmatch(COMMA).mean() > 0.9:
-        told += "; a comma is no decimal point here, so numbers written with one are names"
-    if kind == "id" and MEASURES.search(plain(column.name)) and column.distinct > 20:
-        kind = "number"
-    spoiled = kind == "id" and (
-        column.whole < 1 or _zeros(values)
-    )  # of a feature a text costs little, and a row that is refused much
-    kind = "text" if spoiled else kind
-    if not spoiled and kind == "text" and separator is None and column.distinct > max(0.5 * column.filled, 1000):
-        left.append(Feature(column.name, "", f"nearly a text of its own in each row ({column.distinct:,} values)"))
-        return
-    parts = [f"column = {_quoted(column.name)}", f'kind = "{kind}"']
-    if separator:
-        parts.append(f"separator = {_quoted(separator)}")
-    value = _quoted(column.name) if kind == "id" else "{ " + ", ".join(parts) + " }"
-    side.append(Feature(name, value, told))
-
-
-def _is_text(seen: Profile, column: str) -> bool:
-    return kind_of(seen.columns[column]) != "id" or _zeros(seen.rows[column])
-
-
-def _zeros(values: pd.Series) -> bool:
-    """Whether whole numbers begin with a 0, which as numbers they would lose."""
-    return bool(values.dropna().str.match(r"0\d").any())
-
-
-def _separator(values: pd.Series) -> str | None:
-    """What cuts a list of ids or words: there in many values, with entries that come again and again."""
-    texts = values.dropna().drop_duplicates().head(2000)
-    if texts.str.startswith("[").mean() > 0.9:
-        return ","
-    for mark in SEPARATORS:
-        entries = texts.str.split(mark, regex=False)
-        if texts.str.contains(mark, regex=False).mean() > 0.2 and entries.explode().nunique() < 0.5 * entries.str.len().sum():
-            return mark
-    return None
-
-
-def _ours(column: str) -> str:
-    """A name of ours for a source column."""
-    name = re.sub(r"_id$", "", plain(column.rsplit("/", 1)[-1]))[:40] or "field"
-    name = name if name[0].isalpha() else f"c_{name}"
-    return f"{name}_of_row" if name in RESERVED else name
-
-
-# side tables
-
-
-@dataclass(frozen=True)
-class Table:
-    """A second file of items or users."""
-
-    entity: str
-    file: str
-    seen: Profile
-    key: str
-    features: list[str]
-    evidence: str
-
-
-def _table(source: str, side: Profile, log: Profile, found: Roles, features: Features) -> Table | None:
-    """The side table that a file is, its features added to `features`; None when nothing in it is one of the log's ids."""
-    best: tuple[float, str, Column] | None = None
-    for entity, ids in (("item", found.item), ("user", found.user)):
-        known = set(log.rows[ids].dropna())
-        for candidate in side.columns.values():
-            values = set(side.rows[candidate.name].dropna())
-            share = len(known & values) / max(len(known), 1)
-            if candidate.distinct > 0.95 * candidate.filled and share > 0.3 and (best is None or share > best[0]):
-                best = (share, entity, candidate)
-    if best is None:
-        return None
-    share, entity, key = best
-    own: list[Feature] = []
-    for column in side.columns.values():
-        if column.name != key.name and column.distinct > 1:
-            _add(own, features.left, column, side.rows[column.name], f"from {side.files[0].name}")
-    target = features.item if entity == "item" else features.user
-    taken = {f.name for f in [*features.item, *features.user, *features.context]}
-    own = [f for f in own if f.name not in taken]
-    if not own:
-        return None
-    target += own
-    folder = Path(source).expanduser()
-    base = folder.absolute() if folder.is_dir() else log.files[0].parent
-    file = Path(relpath(side.files[0], base)).as_posix() if len(side.files) == 1 else f"*{''.join(side.files[0].suffixes)}"
-    evidence = f"its '{key.name}' holds {share:.0%} of the {entity}s seen in the log"
-    return Table(entity, file, side, key.name, [f.name for f in own], evidence)
-
-
-# TOML
-
-
 def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features, tables: list[Table]) -> Iterator[str]:
     source, moment = seen.source, found.moment
     told = f"{len(seen.files)} file(s), {seen.bytes / 1e6:,.1f} MB, {days.total:,} rows with a readable time"
     yield f"# Drafted from {', '.join(p.name for p in seen.files[:3])}{' …' if len(seen.files) > 3 else ''}: {told};"
     yield f"# columns were judged by the first {len(seen.rows):,} rows. Read every guess, mend what is wrong, run ./dtrn check"
-    yield f"name = {_quoted(name)}"
+    yield f"name = {quoted(name)}"
     yield f'shape = "{"exposures" if found.labels else "events"}"'.ljust(34) + _shape(found)
     yield from _source("source", source)
     yield "\n[columns]"
-    text = [e for e in ("user", "item") if _is_text(seen, getattr(found, e))]
+    text = [e for e in ("user", "item") if is_text(seen, getattr(found, e))]
     spoken = any(kind_of(seen.columns[getattr(found, e)]) != "id" for e in text)
     for entity in ("user", "item"):
-        yield _line(entity, _quoted(getattr(found, entity)), found.evidence[entity])
+        yield _line(entity, quoted(getattr(found, entity)), found.evidence[entity])
     if found.behaviour:
-        yield _line("behaviour", _quoted(found.behaviour), found.evidence["behaviour"])
+        yield _line("behaviour", quoted(found.behaviour), found.evidence["behaviour"])
     if text:
-        yield _line(
-            "text",
-            str(text).replace("'", '"'),
-            "these ids are not whole numbers" if spoken else "some of these ids begin with a 0",
-        )
+        why = "these ids are not whole numbers" if spoken else "some of these ids begin with a 0"
+        yield _line("text", str(text).replace("'", '"'), why)
     yield "\n[time]"
-    yield _line("column", _quoted(moment.column), moment.evidence)
+    yield _line("column", quoted(moment.column), moment.evidence)
     yield f'kind = "{moment.kind}"'
     if moment.format:
-        yield f"format = {_quoted(moment.format)}"
+        yield f"format = {quoted(moment.format)}"
     if moment.format == "%m%d":
         yield _line("year", str(days.first.year), "as answered")
-    yield _line("zone", _quoted(days.zone), days.why)
+    yield _line("zone", quoted(days.zone), days.why)
     yield from _calendar(days)
     yield from _feature_lines(seen, features, moment)
     for table in tables:
         yield from _source(
-            f"{table.entity}_table", table.seen.source, [f"file = {_quoted(table.file)}", f"key = {_quoted(table.key)}"]
+            f"{table.entity}_table", table.seen.source, [f"file = {quoted(table.file)}", f"key = {quoted(table.key)}"]
         )
         yield _line("features", str(table.features).replace("'", '"'), table.evidence)
     yield from _what_happened(seen, found)
@@ -294,7 +127,7 @@ def _source(part: str, source: Source, more: Sequence[str] = ()) -> Iterator[str
     yield f'format = "{source.format}"'
     if source.format == "csv":
         if source.delimiter != ",":
-            yield f"delimiter = {_quoted(source.delimiter)}"
+            yield f"delimiter = {quoted(source.delimiter)}"
         if not source.header:
             yield "header = false                    # its first line is a row like all others"
             yield f"columns = {list(source.columns)}".replace("'", '"')
@@ -332,25 +165,25 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
         said, alone = dict(found.labels), all(map(roles.UNWANTED.search, found.labels))
         for place, (name, condition) in enumerate(found.labels.items()):
             yield f"\n[behaviours.{name}]"
-            yield _line("when", _quoted(condition), found.evidence[f"label {name}"])
+            yield _line("when", quoted(condition), found.evidence[f"label {name}"])
             yield f"length = {LONG if place == 0 else SHORT}"
             if (low := _low(condition, seen, alone=alone)) and low not in said.values():
                 said[(own := roles.free_name([f"{'not' if alone else 'low'}_{name}"], said))] = low
                 yield f"\n[behaviours.{own}]"
                 other = "what was not" if alone else "what was rated lower"
-                yield _line("when", _quoted(low), f"{other}, so that histories tell of it too")
+                yield _line("when", quoted(low), f"{other}, so that histories tell of it too")
                 yield f"length = {LONG if place == 0 else SHORT}"
         for name, condition in found.labels.items():
-            yield f"\n[tasks.{name}]\nlabel = {_quoted(condition)}"
+            yield f"\n[tasks.{name}]\nlabel = {quoted(condition)}"
         yield from _weights(list(found.labels), [n for n, c in found.labels.items() if parse_condition(c)[1] in ("<", "<=")])
         return
     named: dict[str, list[tuple[str, int]]] = {"event": []}
     if found.behaviour:
         named = {}
         for value, count in seen.columns[found.behaviour].common.items():
-            named.setdefault(
-                roles.meaning(value) or _ours(f"{value if value[:1].isalpha() else f'action_{value}'}"), []
-            ).append((value, count))
+            named.setdefault(roles.meaning(value) or ours(f"{value if value[:1].isalpha() else f'action_{value}'}"), []).append(
+                (value, count)
+            )
     most = max((sum(n for _, n in values) for values in named.values()), default=0)
     for name, values in named.items():
         yield f"\n[behaviours.{name}]"
@@ -364,7 +197,7 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
             yield f"\n# no task for {name}: too rare to learn from in the rows seen"
             continue
         tasks.append(name)
-        yield f"\n[tasks.{name}]\nbehaviours = [{_quoted(name)}]\nhorizon_hours = 24"
+        yield f"\n[tasks.{name}]\nbehaviours = [{quoted(name)}]\nhorizon_hours = 24"
     yield from _weights(tasks)
 
 
@@ -375,7 +208,7 @@ def _low(condition: str, seen: Profile, *, alone: bool) -> str | None:
     """
     match = CONDITION.match(condition)
     assert match, condition
-    column, sign, number = parse_condition(condition)[0], match[3], match[4]
+    column, sign, number = parse_condition(condition)[0], match[3], match[4]  # the number as it is written
     known = seen.columns[column]
     if alone and sign is None and known.distinct == 2:
         return f"{in_condition(column)} == 0"
@@ -393,9 +226,3 @@ def _weights(tasks: Sequence[str], low: Collection[str] = ()) -> Iterator[str]:
 
 def _line(key: str, value: str, evidence: str) -> str:
     return f"{key} = {value}  ".ljust(34) + f"# {evidence}"
-
-
-def _quoted(text: str) -> str:
-    """A TOML basic string."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t").replace("\x01", "\\u0001")
-    return f'"{escaped}"'

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from assets import lake, parsing, reading
+from assets.guessed_time import Ask, Moment
 from assets.profile import Profile
 from assets.reading import fields, json_fields, written
-from assets.roles import Ask, Moment
 from models.contract import Contract
 from models.sections import Source
 

@@ -265,6 +265,16 @@ def _column(values: pd.Series) -> Column:
     )
 
 
+TYPED = re.compile(r":(token|float)(_seq)?$")
+"""What RecBole's atomic files write behind a column's name."""
+
+
+def plain(name: str) -> str:
+    """A column's name in lower case with single underscores, of a pointer all parts, without a type that stands behind it."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", TYPED.sub("", name))
+    return re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")
+
+
 Kind = Literal["id", "text", "number"]
 
 

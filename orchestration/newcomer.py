@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from assets import draft, trial
+from assets.guessed_time import Ask
 from assets.plausibility import SHOWN
-from assets.roles import Ask
 from models.contract import Contract, ContractError, load
 from models.home import EARLIER_DAY
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from assets import acceptance, guessed_days, ingest, profile, roles, trial
+from assets import acceptance, guessed_days, guessed_time, ingest, profile, trial
 from models.checks import Checks
 from models.contract import load
 from models.home import Home
@@ -290,7 +290,7 @@ def test_no_day_of_an_uneven_log_is_an_alarm_under_the_limits_that_are_drafted_f
 
 def test_draft_is_a_contract_for_hours_and_zone(tmp_path: Path) -> None:
     seen = profile.profile([shop(tmp_path / "log.csv")])
-    [moment] = roles.moments(seen.columns["ts"], seen.rows["ts"])
+    [moment] = guessed_time.moments(seen.columns["ts"], seen.rows["ts"])
     counts = guessed_days.hours(seen, moment, None)
     with (tmp_path / "log.csv").open() as file:
         expected = {int(row["ts"]) // 3600 for row in csv.DictReader(file)}

@@ -29,7 +29,7 @@ NEVER = {
 
 FLOW = (
     *("lake", "parquet", "project", "columns", "reading", "parsing", "validation", "ledger", "splitting", "limits", "sides"),
-    *("profile", "roles", "guessed_days", "draft"),
+    *("profile", "guessed_time", "roles", "guessed_days", "guessed_fields", "draft"),
     *("tally", "plausibility", "ingest", "acceptance"),
     *("histories", "samples", "past", "world", "simulator", "training", "trial", "registry"),
     *("verdict_charts", "verdict_origin", "verdict_page", "evaluation", "served", "asking", "packaging", "replay"),
