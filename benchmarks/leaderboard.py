@@ -1,7 +1,7 @@
 """`python -m benchmarks.leaderboard`: do the runs of the comparison that are not on file yet, then write its page.
 
 What is compared is written in `benchmarks.plan`, how one run goes in `benchmarks.measuring`, what follows from the runs in
-`benchmarks.standing`. Each run stands by itself in `benchmarks/results/leaderboard.jsonl`: a kill at any moment costs the run
+`benchmarks.standing`. Each run stands by itself in `benchmarks/results/leaderboard/`: a kill at any moment costs the run
 in flight, and of a neural model only its last epoch. Several of these may run side by side; none does another's run.
 """
 
@@ -30,7 +30,7 @@ from orchestration import days
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-STORE = Store(RESULTS / "leaderboard.jsonl")
+STORE = Store(RESULTS / "leaderboard")
 PAGE = ROOT / "docs" / "leaderboard.md"
 
 

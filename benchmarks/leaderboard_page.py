@@ -74,7 +74,7 @@ def _opening(records: Sequence[Record], current: Sequence[Record], boards: Mappi
     return [
         "# Leaderboard",
         "",
-        "Written by `make leaderboard` from `benchmarks/results/leaderboard.jsonl`; not to be edited by hand.",
+        "Written by `make leaderboard` from `benchmarks/results/leaderboard/`; not to be edited by hand.",
         "",
         "## What is compared",
         "",
@@ -157,7 +157,7 @@ def _counted(parts: Sequence[Claim]) -> str:
 def _how(records: Sequence[Record], trials: Sequence[Record]) -> Lines:
     grid = sorted({tuple(t["setting"][name] for name in search.NAMES) for t in trials})
     rows = []
-    for model in dict.fromkeys(r["model"] for r in records):
+    for model in standing.ordered(r["model"] for r in records):
         said, by = " | ".join(leaderboard_sections.NONE for _ in search.NAMES), "fixed"
         if model not in plan.BASELINES:
             chosen, own = plan.setting(names.canonical(model), trials)

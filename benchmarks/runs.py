@@ -119,30 +119,32 @@ def digest(key: Record) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """The file of runs, one a line. Replaced whole and under a lock: a kill leaves it as it was, two writers lose nothing."""
+    """A folder of runs, a file a model and a run a line. A file is replaced whole and under a lock: a kill leaves it as it was,
+    two writers lose nothing.
+    """
 
-    path: Path
+    folder: Path
 
     def records(self) -> list[Record]:
-        """All runs on file, oldest first. Raises ValueError naming the line that is none."""
-        if not self.path.is_file():
-            return []
+        """All runs on file, of each model the oldest first. Raises ValueError naming the line that is none."""
         found = []
-        for number, line in enumerate(self.path.read_text().splitlines(), 1):
-            try:
-                found.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(
-                    f"{self.path}, line {number}: not a run ({error}); delete the line, and it is made again"
-                ) from None
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                try:
+                    found.append(json.loads(line))
+                except ValueError as error:
+                    raise ValueError(
+                        f"{path}, line {number}: not a run ({error}); delete the line, and it is made again"
+                    ) from None
         return found
 
     def keep(self, record: Record) -> None:
         """Add one run."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.path.parent):
-            lines = self.path.read_text() if self.path.is_file() else ""
-            lake.write_text(self.path, lines + json.dumps(record, allow_nan=False) + "\n")
+        path = self.folder / f"{record['model']}.jsonl"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder):
+            lines = path.read_text() if path.is_file() else ""
+            lake.write_text(path, lines + json.dumps(record, allow_nan=False) + "\n")
 
 
 @contextmanager

@@ -76,6 +76,12 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half, len(v))
 
 
+def ordered(models: Iterable[str]) -> list[str]:
+    """Each once: those of the plan in its order, then others by name."""
+    there = set(models)
+    return [*(m for m in plan.MODELS if m in there), *sorted(there - set(plan.MODELS))]
+
+
 @dataclass(frozen=True)
 class Board:
     """The runs of one kind of log, the newest of each: by model and variant, by world (seed) or day."""
@@ -95,9 +101,8 @@ class Board:
 
     @property
     def models(self) -> list[str]:
-        """Models with a run without an ablation: those of the plan in its order, then others by name."""
-        there = {model for model, variant in self.by_model if not variant}
-        return [*(m for m in plan.MODELS if m in there), *sorted(there - set(plan.MODELS))]
+        """Models with a run without an ablation."""
+        return ordered(model for model, variant in self.by_model if not variant)
 
     @property
     def variants(self) -> list[str]:

@@ -114,8 +114,8 @@ def done(asked: list[Run], world: SmallWorld, folder: Path, **options: Any) -> l
     def contract(where: Where) -> Contract:
         return CONTRACT
 
-    return do(asked, Store(folder / "runs.jsonl"), lambda where: world[1], contract, folder / "scratch", **options)
+    return do(asked, Store(folder / "runs"), lambda where: world[1], contract, folder / "scratch", **options)
 
 
 def kept(folder: Path) -> list[Record]:
-    return Store(folder / "runs.jsonl").records()
+    return Store(folder / "runs").records()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +37,11 @@ def test_a_run_that_is_there_is_not_made_again(
     assert not done(asked, small_world, tmp_path)
     assert not done(asked, small_world, tmp_path)
     assert made == ["popularity", "mmoe", "lightgbm"]
-    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
-    (tmp_path / "runs.jsonl").write_text("\n".join(lines[:1] + lines[2:]) + "\n")
+    [mmoe] = [r for r in kept(tmp_path) if r["model"] == "mmoe"]
+    (tmp_path / "runs" / "mmoe.jsonl").unlink()
     assert not done(asked, small_world, tmp_path)
     assert made[3:] == ["mmoe"]
-    assert kept(tmp_path)[-1]["tasks"] == {r["model"]: r for r in map(json.loads, lines)}["mmoe"]["tasks"]
+    assert [r["tasks"] for r in kept(tmp_path) if r["model"] == "mmoe"] == [mmoe["tasks"]]
 
 
 def test_a_training_that_was_cut_off_goes_on_and_the_others_are_not_repeated(
@@ -64,7 +63,7 @@ def test_a_training_that_was_cut_off_goes_on_and_the_others_are_not_repeated(
     assert "popularity" not in told
     assert "epoch 2" in told
     assert "epoch 1" not in told
-    whole, resumed = kept(tmp_path / "whole")[1], kept(tmp_path)[1]
+    whole, resumed = kept(tmp_path / "whole")[0], kept(tmp_path)[0]
     assert (whole["resumed"], resumed["resumed"]) == (False, True)
     assert resumed["tasks"] == whole["tasks"]
 
@@ -87,13 +86,13 @@ def test_runs_of_other_content_or_other_code_are_made_again(small_world: SmallWo
     asked = runs(small_world[0], "popularity", "lightgbm")
     assert not done(asked[:1], small_world, tmp_path)
     first = kept(tmp_path)[0]
-    store = Store(tmp_path / "other" / "runs.jsonl")
+    store = Store(tmp_path / "other" / "runs")
     store.keep({**first, "content": "another log of that name", "tasks": {}})
     assert not done(
         asked, small_world, tmp_path / "other"
     )  # the log is opened for the second, and the first is seen to be of another
-    assert [r["model"] for r in kept(tmp_path / "other")] == ["popularity", "popularity", "lightgbm"]
-    old = Store(tmp_path / "old" / "runs.jsonl")
+    assert [r["model"] for r in kept(tmp_path / "other")] == ["lightgbm", "popularity", "popularity"]
+    old = Store(tmp_path / "old" / "runs")
     old.keep({**first, "code": "older"})
     assert not done(asked[:1], small_world, tmp_path / "old")
     assert len(kept(tmp_path / "old")) == 1
@@ -114,26 +113,27 @@ def test_a_model_that_cannot_be_trained_is_told_and_the_next_is_made(
 
 
 def test_a_line_that_is_no_run_is_named(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs.jsonl")
+    store = Store(tmp_path / "runs")
     assert store.records() == []
     store.keep({"model": "a"})
     store.keep({"model": "b"})
     assert store.records() == [{"model": "a"}, {"model": "b"}]
-    (tmp_path / "runs.jsonl").write_text('{"model": "a"}\n{"mod')
-    with pytest.raises(ValueError, match=r"line 2: not a run .* delete the line, and it is made again"):
+    assert [path.name for path in sorted((tmp_path / "runs").iterdir())] == ["a.jsonl", "b.jsonl"]
+    (tmp_path / "runs" / "b.jsonl").write_text('{"model": "b"}\n{"mod')
+    with pytest.raises(ValueError, match=r"b\.jsonl, line 2: not a run .* delete the line, and it is made again"):
         store.records()
 
 
 def test_two_who_write_lose_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs.jsonl")
-    store.keep({"model": "a"})
-    other = threading.Thread(target=store.keep, args=({"model": "b"},))
-    with locked(tmp_path):
+    store = Store(tmp_path / "runs")
+    store.keep({"model": "a", "run": 1})
+    other = threading.Thread(target=store.keep, args=({"model": "a", "run": 3},))
+    with locked(store.folder):
         other.start()
-        there = store.path.read_text()
-        store.path.write_text(there + '{"model": "c"}\n')
+        path = store.folder / "a.jsonl"
+        path.write_text(path.read_text() + '{"model": "a", "run": 2}\n')
     other.join()
-    assert store.records() == [{"model": name} for name in "acb"]
+    assert store.records() == [{"model": "a", "run": number} for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
