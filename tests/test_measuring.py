@@ -87,7 +87,7 @@ def test_a_real_day_is_scored_on_its_labels_and_on_the_same_resamples_of_users(s
     where, data = small_world
     real = Where("simulated", where.day)
     assert not done(runs(real, "popularity", "mmoe"), small_world, tmp_path)
-    one, other = kept(tmp_path)
+    other, one = kept(tmp_path)
     judged = data.judged
     users = np.unique(judged.user[:, 0])
     counts = resampling(len(users))
