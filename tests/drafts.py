@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from rich.console import Console
 
 from models.contract import Contract, load
+from models.sections import Training
 from orchestration import newcomer
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -57,3 +58,8 @@ def rows_of(path: Path, header: str, *cells: str, mark: str = ",", days: int = 1
                 told |= {"u": draws.randrange(40), "i": draws.randrange(60)}
                 file.write(mark.join(cell.format(**told) for cell in cells) + "\n")
     return path
+
+
+def quick(contract: Contract) -> Training:
+    """The contract's terms of training, with the candidate alone that is trained fastest."""
+    return contract.training.model_copy(update={"candidates": ("mmoe",)})
