@@ -38,25 +38,28 @@ def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
     near = profile.neighbours(seen, {found.user: roles.USERS, found.item: roles.ITEMS})
     others = [*kinds[1:], *([path] for path in near if path not in named)]
     tables = [t for files in others if (t := guessed_fields.table(source, profile.profile(files), seen, found, features))]
-    toml = "\n".join(_toml(name, seen, found, days, features, tables)) + "\n"
+    return "\n".join(_toml(name, seen, found, days, features, tables)) + "\n", _asides(seen, found, features)
+
+
+def _asides(seen: Profile, found: Roles, features: Features) -> list[str]:
     items = seen.columns[found.item]
     if items.distinct > 0.9 * items.filled > 900:
-        return toml, [
+        return [
             f"'{found.item}' has another value in nearly every row ({items.distinct:,} in {items.filled:,}), so no item comes "
             "again and nothing can be learned of one. Is it the right column? A list of items in a row is not read as items"
         ]
     if found.behaviour or found.labels:
-        return toml, []
-    left = {f.name for f in features.left}
-    graded = [c for c in seen.columns.values() if c.name in left and c.number >= 0.99 and 2 < c.distinct <= 20]
-    return toml, [
-        f"nothing in the log is known to be feedback, so every row is an event. {c.name} ({c.distinct} values, {least:g} to "
-        f"{most:g}) may be a rating; if it is, delete this draft and draft again with --answer "
-        f'"labels={in_condition(c.name)} >= …"'
-        for c in graded
-        for values in [pd.to_numeric(seen.rows[c.name], errors="coerce")]
-        for least, most in [(values.min(), values.max())]
-    ]
+        return []
+    told = []
+    for column in (seen.columns[feature.name] for feature in features.left if feature.name in seen.columns):
+        if column.number >= 0.99 and 2 < column.distinct <= 20:
+            values = pd.to_numeric(seen.rows[column.name], errors="coerce")
+            told.append(
+                f"nothing in the log is known to be feedback, so every row is an event. {column.name} ({column.distinct} "
+                f"values, {values.min():g} to {values.max():g}) may be a rating; if it is, delete this draft and draft again with "
+                f'--answer "labels={in_condition(column.name)} >= …"'
+            )
+    return told
 
 
 def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features, tables: list[Table]) -> Iterator[str]:

@@ -361,16 +361,15 @@ def what_helps(home: Home, contract: Contract, verdict: Verdict) -> str:
         return ""
     name, day, days = verdict["challenger"]["name"], verdict["judged_day"], len(verdict["judged_days"])
     told = []
-    first_day, last_day = contract.calendar.first_day, contract.calendar.last_day
-    most = ((last_day - first_day).days + 1) // 2 if last_day else days + 1
-    if days < most and all(c["high"] > 0 for c in judged) and any(c["difference"] > 0 for c in judged):
+    wider = contract.most_judged is None or days < contract.most_judged
+    if wider and all(c["high"] > 0 for c in judged) and any(c["difference"] > 0 for c in judged):
         users = f"{verdict['users']:,} users on {days} day{'s' * (days > 1)}"
         told.append(f"{users} may be too few to tell: more days judged together (training.judged_days) narrow the interval")
     history = artifact.read_spec(home.model(name, day))["history"]
     if len(history) == contract.training.epochs and min(history, key=lambda epoch: epoch["score"]) is history[-1]:
         told.append(f"its last epoch was its best: more of them (training.epochs, now {len(history)}) help")
     first = lake.require(home, name, day).detail["days"][0]
-    before = (date.fromisoformat(first) - first_day).days
+    before = (date.fromisoformat(first) - contract.calendar.first_day).days
     if before > 0.2 * contract.training.window_days:
         told.append(
             f"it learned from {first} on, and there are {before} days before it: more of them (training.window_days) may help"

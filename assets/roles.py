@@ -83,10 +83,7 @@ def guess(seen: Profile, ask: Ask) -> Roles:
     left = [c for c in left if c.name != item]
     if told := ask("labels", "", []):
         return Roles(moment, user, item, None, _told_labels(told, left, seen, evidence), evidence)
-    if told := ask("behaviour", "", []):
-        behaviour = _chosen_behaviour([], left, ask, evidence)
-    else:
-        behaviour = _behaviour(left, ask, evidence)
+    behaviour = _behaviour(left, ask, evidence)
     labels = {} if behaviour else _labels(left, seen, (user, item), evidence)
     coded = [c for c in left if CODED.fullmatch(plain(c.name)) and 2 <= c.distinct <= 30]
     if not behaviour and not labels and coded:
@@ -101,7 +98,7 @@ def _id(
     columns: list[Column], entity: str, ours: re.Pattern[str], others: re.Pattern[str], ask: Ask, evidence: dict[str, str]
 ) -> str:
     if answer := ask(entity, "", []):
-        return _named(answer, entity, columns, evidence)
+        return _answered(answer, entity, columns, evidence)
     # Google Analytics joins two numbers by a point, so an id may look like a measure.
     spoken = re.compile(rf"({ours.pattern}).*id$")
     columns = [c for c in columns if not next(iter(c.common), "").startswith("[")] or columns  # a list names many
@@ -112,28 +109,32 @@ def _id(
         c for c in named if re.search(r"id$|^" + entity + "$", plain(c.name)) and not others.search(plain(c.name))
     ] or named
     if len(clear) == 1:
-        first = ", of each row's list the first entry alone" if re.search(r"/0/", clear[0].name) else ""
+        first = ", of each row's list the first entry alone" if "/0/" in clear[0].name else ""
         evidence[entity] = f"by its name{first}; {clear[0].distinct:,} different values in {clear[0].filled:,} rows"
         return clear[0].name
     options = clear or [c for c in sorted(able, key=lambda c: -c.distinct) if c.distinct > 20] or able
     if not options:
         raise ValueError(f"no column is left that could name the {entity}")
-    told = [(c.name, _seen(c)) for c in options]
     # Of a column with a name the name tells more than how many values it has, and it does not name this.
-    nameless = len(options) == 1 and options[0].name in map(NAMELESS.format, range(1, 1000))
-    if nameless:
+    if len(options) == 1 and options[0].name in map(NAMELESS.format, range(1, 1000)):
         evidence[entity] = f"of the columns left the only one with more than 20 values; {_seen(options[0])}"
         return options[0].name
-    return _named(ask(entity, f"which column names the {entity}?", told), entity, columns, evidence)
+    told = [(c.name, _seen(c)) for c in options]
+    return _answered(ask(entity, f"which column names the {entity}?", told), entity, columns, evidence)
 
 
-def _named(answer: str, entity: str, columns: list[Column], evidence: dict[str, str]) -> str:
-    """The column that an answer names."""
-    chosen = next((c for c in columns if c.name == answer), None)
-    if chosen is None:
-        raise ValueError(f"{entity}: '{answer}' is not a column that is left; those are {', '.join(c.name for c in columns)}")
+def _answered(answer: str, entity: str, columns: list[Column], evidence: dict[str, str]) -> str:
+    chosen = _named(answer, entity, columns)
     evidence[entity] = f"as answered; {chosen.distinct:,} different values in {chosen.filled:,} rows"
     return answer
+
+
+def _named(answer: str, role: str, columns: list[Column]) -> Column:
+    """The column that an answer names."""
+    for column in columns:
+        if column.name == answer:
+            return column
+    raise ValueError(f"{role}: '{answer}' is not a column that is left; those are {', '.join(c.name for c in columns)}")
 
 
 def _seen(column: Column) -> str:
@@ -150,6 +151,8 @@ def meaning(value: str) -> str | None:
 
 
 def _behaviour(columns: list[Column], ask: Ask, evidence: dict[str, str]) -> str | None:
+    if ask("behaviour", "", []):
+        return _chosen_behaviour([], columns, ask, evidence)
     few = [c for c in columns if 2 <= c.distinct <= 30 and kind_of(c) != "number"]
     spoken = [c for c in few if sum(1 for value in c.common if meaning(value)) >= 2]
     named = [c for c in few if HAPPENED.search(plain(c.name)) and not {value.lower() for value in c.common} <= BINARY]
@@ -168,10 +171,7 @@ def _chosen_behaviour(found: list[Column], columns: list[Column], ask: Ask, evid
     answer = ask("behaviour", "which column says what happened?", [*told, none])
     if answer == "none":
         return None
-    chosen = next((c for c in columns if c.name == answer), None)
-    if chosen is None:
-        raise ValueError(f"behaviour: '{answer}' is not a column that is left; those are {', '.join(c.name for c in columns)}")
-    evidence["behaviour"] = f"{chosen.distinct} different values"
+    evidence["behaviour"] = f"{_named(answer, 'behaviour', columns).distinct} different values"
     return answer
 
 

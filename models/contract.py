@@ -152,12 +152,17 @@ class Contract(Days, Section):
             raise ValueError(f"calendar.last_day: {last} is before first_day {first}")
         if self.calendar.accept_from is not None and self.calendar.accept_from > first:
             raise ValueError(f"calendar.accept_from: {self.calendar.accept_from} is after first_day {first}")
-        if last is not None and self.training.judged_days > (most := max((days := (last - first).days + 1) // 2, 1)):
+        if (most := self.most_judged) is not None and self.training.judged_days > most:
             raise ValueError(
-                f"training.judged_days: {self.training.judged_days} came, and the calendar has {days} days; at most half of "
-                f"them, {most}, so that there is something to learn from"
+                f"training.judged_days: {self.training.judged_days} came, and the calendar has {len(self.days())} days; at "
+                f"most half of them, {most}, so that there is something to learn from"
             )
         return self
+
+    @property
+    def most_judged(self) -> int | None:
+        """Days that a verdict may be of: half of a closed calendar, so that something is left to learn from."""
+        return max(len(self.days()) // 2, 1) if self.calendar.last_day else None
 
     def _check_names(self) -> None:
         names = [*self.item_columns[1:], *self.user_columns[1:], *self.context_columns, *self.text_columns.values()]

@@ -111,9 +111,11 @@ def test_what_helps_is_said_where_it_can(home: Home) -> None:
     )
     assert "training.judged_days" not in helps(-0.03, -0.01), "no interval will cure what is worse"
     assert "training.judged_days" not in helps(-0.03, 0.01)
-    nearly = TERMS.model_copy(update={"calendar": TERMS.calendar.model_copy(update={"first_day": date(2026, 3, 27)})})
-    assert len(TERMS.training_days(JUDGED)) < TERMS.training.window_days * 5, "one day more is a fifth of the window at most"
-    assert ("training.window_days" in evaluation.what_helps(home, nearly, verdict)) == (TERMS.training.window_days < 5)
+    nearly = TERMS.calendar.model_copy(update={"first_day": date(2026, 3, 27)})
+    for window, said in ((5, False), (4, True)):  # one day more is a fifth of the window, and more than that
+        training = TERMS.training.model_copy(update={"window_days": window})
+        terms = TERMS.model_copy(update={"calendar": nearly, "training": training})
+        assert ("training.window_days" in evaluation.what_helps(home, terms, verdict)) is said
     short = TERMS.calendar.model_copy(update={"first_day": date(2026, 3, 31), "last_day": date(2026, 4, 2)})
     said = evaluation.what_helps(home, TERMS.model_copy(update={"calendar": short}), verdict)
     assert "training.judged_days" not in said, "of three days no more than one can be judged"
