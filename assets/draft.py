@@ -42,6 +42,7 @@ def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
 
 
 def _asides(seen: Profile, found: Roles, features: Features) -> list[str]:
+    """What is not as a log should be and no program can put right."""
     items = seen.columns[found.item]
     if items.distinct > 0.9 * items.filled > 900:
         return [
@@ -56,8 +57,8 @@ def _asides(seen: Profile, found: Roles, features: Features) -> list[str]:
             values = pd.to_numeric(seen.rows[column.name], errors="coerce")
             told.append(
                 f"nothing in the log is known to be feedback, so every row is an event. {column.name} ({column.distinct} "
-                f"values, {values.min():g} to {values.max():g}) may be a rating; if it is, delete this draft and draft again with "
-                f'--answer "labels={in_condition(column.name)} >= …"'
+                f"values, {values.min():g} to {values.max():g}) may be a rating; if it is, delete this draft and draft again "
+                f'with --answer "labels={in_condition(column.name)} >= …"'
             )
     return told
 
