@@ -111,6 +111,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> demonstrated.Ran:
     return demonstrated.small(tmp_path_factory.mktemp("ran"))
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes are named by their number: packed ones hold the second of packing, and workers must agree."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.config.stash[ENDED] = int(exitstatus)
