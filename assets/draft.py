@@ -32,7 +32,8 @@ def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
     kinds = profile.logs(source)
     seen = profile.profile(kinds[0])
     found = roles.guess(seen, ask)
-    days = guessed_days.guess(seen, found.moment, found.user, ask)
+    kept = 1 - seen.rows[found.behaviour].isin(found.left_out).mean() if found.behaviour else 1.0
+    days = guessed_days.guess(seen, found.moment, found.user, ask, kept)
     features = guessed_fields.guess(seen, found)
     named = {file for files in kinds for file in files}
     near = profile.neighbours(seen, {found.user: roles.USERS, found.item: roles.ITEMS})
@@ -48,6 +49,12 @@ def _asides(seen: Profile, found: Roles, features: Features) -> list[str]:
         return [
             f"'{found.item}' has another value in nearly every row ({items.distinct:,} in {items.filled:,}), so no item comes "
             "again and nothing can be learned of one. Is it the right column? A list of items in a row is not read as items"
+        ]
+    if wanted := sorted({name for value in found.left_out if (name := roles.meaning(value)) and name != "view"}):
+        said = " and ".join(f"'{name}'" for name in wanted)
+        return [
+            f"most rows of {said} name no '{found.item}', so they are left out and nothing can be learned of them; is it "
+            "written in another column, or in another file?"
         ]
     if found.behaviour or found.labels:
         return []
@@ -78,9 +85,11 @@ def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features
         yield _line(entity, quoted(getattr(found, entity)), found.evidence[entity])
     if found.behaviour:
         yield _line("behaviour", quoted(found.behaviour), found.evidence["behaviour"])
+    if found.left_out:
+        yield _line("left_out", _listed(found.left_out), found.evidence["left_out"])
     if text:
         why = "these ids are not whole numbers" if spoken else "some of these ids begin with a 0"
-        yield _line("text", str(text).replace("'", '"'), why)
+        yield _line("text", _listed(text), why)
     yield "\n[time]"
     yield _line("column", quoted(moment.column), moment.evidence)
     yield f'kind = "{moment.kind}"'
@@ -95,7 +104,7 @@ def _toml(name: str, seen: Profile, found: Roles, days: Days, features: Features
         yield from _source(
             f"{table.entity}_table", table.seen.source, [f"file = {quoted(table.file)}", f"key = {quoted(table.key)}"]
         )
-        yield _line("features", str(table.features).replace("'", '"'), table.evidence)
+        yield _line("features", _listed(table.features), table.evidence)
     yield from _what_happened(seen, found)
     length = (days.last - days.first).days + 1
     yield "\n[histories]"
@@ -134,7 +143,7 @@ def _source(part: str, source: Source, more: Sequence[str] = ()) -> Iterator[str
             yield f"delimiter = {quoted(source.delimiter)}"
         if not source.header:
             yield "header = false                    # its first line is a row like all others"
-            yield f"columns = {list(source.columns)}".replace("'", '"')
+            yield f"columns = {_listed(source.columns)}"
 
 
 def _calendar(days: Days) -> Iterator[str]:
@@ -184,7 +193,8 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
     named: dict[str, list[tuple[str, int]]] = {"event": []}
     if found.behaviour:
         named = {}
-        for value, count in seen.columns[found.behaviour].common.items():
+        counts = seen.rows[found.behaviour].value_counts().drop(list(found.left_out))
+        for value, count in zip(counts.index.tolist(), counts.tolist(), strict=True):
             named.setdefault(roles.meaning(value) or ours(f"{value if value[:1].isalpha() else f'action_{value}'}"), []).append(
                 (value, count)
             )
@@ -193,7 +203,7 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
         yield f"\n[behaviours.{name}]"
         count = sum(n for _, n in values)
         if values:
-            yield _line("values", str([v for v, _ in values]).replace("'", '"'), f"{count:,} of the rows seen")
+            yield _line("values", _listed([v for v, _ in values]), f"{count:,} of the rows seen")
         yield f"length = {LONG if count == most else SHORT}"
     tasks = []
     for name, values in named.items():
@@ -226,6 +236,10 @@ def _weights(tasks: Sequence[str], low: Collection[str] = ()) -> Iterator[str]:
     for name in tasks:
         unwanted = "sounds unwanted" if roles.UNWANTED.search(name) else "a low value" if name in low else ""
         yield _line(name, "-1", f"{unwanted}: taken off the score") if unwanted else f"{name} = 1"
+
+
+def _listed(values: Sequence[str]) -> str:
+    return f"[{', '.join(map(quoted, values))}]"
 
 
 def _line(key: str, value: str, evidence: str) -> str:

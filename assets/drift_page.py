@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -134,10 +134,19 @@ def _outcomes(verdict: dict[str, Any]) -> str:
             judged = verdict["judged"].get(task) if model == verdict["model"] else None
             then = "–"
             if judged:
-                then = f"{_number(judged['auc'])} ({_number(judged['auc_low'])} to {_number(judged['auc_high'])})"
-            numbers = (_number(m["auc"]), then, _number(m["logloss"]), _number(m["ece"]))
+                then = _auc(judged)
+            numbers = (_auc(m), then, _number(m["logloss"]), _number(m["ece"]))
             rows += _row("td", (escape(model), escape(task), *numbers, f"{m['positives']:,}", f"{m['negatives']:,}"))
-    names = ("model", "task", "served AUC", "AUC when judged (interval)", "log loss", "ECE", "positives", "negatives")
+    names = (
+        "model",
+        "task",
+        "served AUC (interval)",
+        "AUC when judged (interval)",
+        "log loss",
+        "ECE",
+        "positives",
+        "negatives",
+    )
     return f"<h2>What followed</h2><table>{_row('th', names)}{rows}</table>"
 
 
@@ -179,6 +188,14 @@ def _bars(reference: Shares, served: Shares) -> str:
                 f"<rect {place_of} width='{step * 0.4:.1f}' height='{tall:.1f}' fill='{colour}'><title>{title}</title></rect>"
             )
     return f"<svg width='{width}' height='{height}' role='img'>{out}</svg>"
+
+
+def _auc(measured: Mapping[str, Any]) -> str:
+    """With its interval, where so few rows allow one."""
+    told = _number(measured["auc"])
+    if measured["auc"] is None or measured["auc_low"] is None:
+        return told
+    return f"{told} ({_number(measured['auc_low'])} to {_number(measured['auc_high'])})"
 
 
 def _number(value: float | None) -> str:

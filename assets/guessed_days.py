@@ -74,8 +74,10 @@ class Days:
     checks: dict[str, str]
 
 
-def guess(seen: Profile, moment: Moment, user: str, ask: Ask) -> Days:
-    """The days of a log whose time is `moment`. Raises ValueError when no row has a readable one."""
+def guess(seen: Profile, moment: Moment, user: str, ask: Ask, kept: float = 1.0) -> Days:
+    """The days of a log whose time is `moment`; `kept`: share of the rows that are events. Raises ValueError when no row has a
+    readable time.
+    """
     year = None
     if moment.format == "%m%d":
         year = int(ask("year", f"'{moment.column}' is written without a year; which one is it?", [("", moment.evidence)]))
@@ -93,7 +95,7 @@ def guess(seen: Profile, moment: Moment, user: str, ask: Ask) -> Days:
     first = max(first, last - timedelta(days=LONGEST - 1))
     before = {day: rows for day, rows in by_day.items() if day < first}
     volumes = [by_day.get(first + timedelta(days=n), 0) for n in range((last - first).days + 1)]
-    a_day, (least, most) = max(float(np.mean(volumes)), 1), WINDOW
+    a_day, (least, most) = max(kept * float(np.mean(volumes)), 1), WINDOW
     most_judged = max(min(MOST_JUDGED, len(volumes) // 8), 1)
     judged = min(math.ceil(JUDGED / a_day), most_judged)
     people = _people(seen, moment, user, year, contract, last, most_judged) if a_day < JUDGED and most_judged > 1 else []

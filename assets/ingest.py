@@ -94,7 +94,7 @@ def _withdraw_replaced(home: Home, contract: Contract, names: set[str], files: s
 
 
 def totals(home: Home, contract: Contract, source: str) -> dict[str, int]:
-    """rows_in, rows_valid, rows_quarantined over the distinct files that `source` names now; all accepted before."""
+    """rows_in, rows_valid, rows_quarantined, rows_left_out over the distinct files that `source` names; all accepted before."""
     splits = []
     for file in {lake.content_hash(path): path for path in parsing.named(source, contract)[0]}:
         split = splitting.read(home, file)
@@ -103,7 +103,12 @@ def totals(home: Home, contract: Contract, source: str) -> dict[str, int]:
                 f"{source}: a file there was not ingested yet; run ./dtrn ingest first (in the UI: materialise log_files)"
             )
         splits.append(split)
-    return {name: sum(getattr(split, name) for split in splits) for name in ("rows_in", "rows_valid", "rows_quarantined")}
+    return _added(splits)
+
+
+def _added(splits: list[Split]) -> dict[str, int]:
+    counts = {name: sum(getattr(split, name) for split in splits) for name in ("rows_in", "rows_valid", "rows_quarantined")}
+    return counts | {"rows_left_out": sum(split.left_out for split in splits)}
 
 
 def last_day(home: Home, contract: Contract) -> date | None:
@@ -256,7 +261,7 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
         context.log.info(
             f"{one.name}: {one.split.rows_in} rows, {one.split.rows_quarantined} bad" + ("" if one.fresh else ", known already")
         )
-    counts = {name: sum(getattr(a.split, name) for a in accepted) for name in ("rows_in", "rows_valid", "rows_quarantined")}
+    counts = _added([a.split for a in accepted])
     told: dict[str, Any] = {
         "files": [a.name for a in accepted],
         "left_aside": [parsing.shown(p) for p in aside],

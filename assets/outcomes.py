@@ -22,21 +22,22 @@ from numpy.typing import NDArray
 from assets import columns, lake
 from assets.histories import holds, write
 from assets.project import Project, explained
-from models import metrics
+from models import judgement
 from models.contract import Contract
 from models.home import Home
+from models.judgement import Measure
 from models.requests import MASKED
 
-CODE = ("assets/outcomes.py", "assets/histories.py", "assets/samples.py", "models/metrics.py")
+CODE = ("assets/outcomes.py", "assets/histories.py", "assets/samples.py", "models/judgement.py", "models/metrics.py")
 SECTIONS = ("shape", "time", "calendar", "behaviours", "tasks")
-Measured = dict[str, dict[str, dict[str, float | int | None]]]
+Measured = dict[str, dict[str, Measure]]
 
 
 def join(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool]:
     """The outcomes partition of one day; (manifest, whether work was done).
 
     The rows and columns of the day's predictions, and `label_<task>` int8: 0, 1 or MASKED. Detail: mature, waits_for (days of
-    events that are not in yet) and served {model: {task: auc, logloss, ece, positives, negatives}}, empty until mature.
+    events that are not in yet) and served {model: {task: `judgement.Measure`}}, empty until mature.
     Raises lake.Missing without predictions, lake.Blocked when an events partition may not be read.
     """
     needed = contract.label_days(day)
@@ -63,26 +64,15 @@ def join(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bool]
 
 
 def measure(contract: Contract, table: pa.Table) -> Measured:
-    """{model: {task: {auc, logloss, ece, positives, negatives}}} of outcomes; None where a number is not defined."""
+    """What each model's outcomes say of it, by task; intervals over users as in a verdict."""
+    models, users = (table.column(name).to_numpy(zero_copy_only=False) for name in ("model", "user"))
     served: Measured = {}
-    models = table.column("model").to_numpy(zero_copy_only=False)
     for model in sorted(set(models)):
-        served[model] = {}
+        mine, served[model] = models == model, {}
         for task in contract.task_names:
-            label, probability = (table.column(f"{n}_{task}").to_numpy()[models == model] for n in ("label", "p"))
-            found = {f.__name__: f(label, probability) for f in (metrics.auc, metrics.log_loss, metrics.ece)}
-            served[model][task] = {
-                "auc": _number(found["auc"]),
-                "logloss": _number(found["log_loss"]),
-                "ece": _number(found["ece"]),
-                "positives": int((label == 1).sum()),
-                "negatives": int((label == 0).sum()),
-            }
+            label, probability = (table.column(f"{n}_{task}").to_numpy()[mine] for n in ("label", "p"))
+            served[model][task] = judgement.measure(label, users[mine], probability, seed=0)
     return served
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 def _happened(home: Home, contract: Contract, day: str, days: list[str]) -> dict[str, NDArray[np.int8]]:
@@ -175,13 +165,21 @@ def outcomes(context: dg.AssetExecutionContext, project: Project) -> dg.Material
 
 
 def _table(manifest: lake.Manifest) -> str:
-    columns = ("day", "model", "task", "AUC", "log loss", "ECE", "positives", "negatives")
+    columns = ("day", "model", "task", "AUC", "interval", "log loss", "ECE", "positives", "negatives")
     rows = [
-        (manifest.partition, model, task, *(_told(m[n]) for n in ("auc", "logloss", "ece", "positives", "negatives")))
+        (
+            *(manifest.partition, model, task, _told(m["auc"]), _interval(m)),
+            *map(_told, (m["logloss"], m["ece"], m["positives"], m["negatives"])),
+        )
         for model, tasks in manifest.detail["served"].items()
         for task, m in tasks.items()
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ("---",) * len(columns), *rows))
+
+
+def _interval(measured: Measure) -> str:
+    low, high = measured["auc_low"], measured["auc_high"]
+    return "too few to tell" if low is None else f"{_told(low)} to {_told(high)}"
 
 
 def _told(value: float | int | None) -> str:

@@ -44,9 +44,21 @@ FEEDBACK = re.compile(
 RATED = re.compile(r"rating|stars|(^|_)(score|overall)($|_)")
 """Amazon's reviews call their stars 'overall'."""
 MEANT = {
-    "view": {"pv", "view", "views", "click", "clicks", "impression", "pageview", "page_view", "product_view", "detail"},
+    "view": {
+        "pv",
+        "view",
+        "views",
+        "click",
+        "clicks",
+        "impression",
+        "pageview",
+        "page_view",
+        "product_view",
+        "view_item",
+        "detail",
+    },
     "cart": {"cart", "addtocart", "add_to_cart", "add-to-cart", "basket", "atc"},
-    "favourite": {"fav", "favorite", "favourite", "wishlist", "collect", "bookmark"},
+    "favourite": {"fav", "favorite", "favourite", "wishlist", "collect", "bookmark", "add_to_wishlist"},
     "buy": {"buy", "purchase", "purchased", "transaction", "order", "conversion", "pay", "checkout"},
 }
 """Our name of a behaviour → words that logs use for it."""
@@ -70,6 +82,8 @@ class Roles:
     labels: dict[str, str]
     """Our name → condition, of an exposure log."""
     evidence: dict[str, str]
+    left_out: tuple[str, ...] = ()
+    """Values of the behaviour column whose rows are no events of an item."""
 
 
 def guess(seen: Profile, ask: Ask) -> Roles:
@@ -88,7 +102,8 @@ def guess(seen: Profile, ask: Ask) -> Roles:
     coded = [c for c in left if CODED.fullmatch(plain(c.name)) and 2 <= c.distinct <= 30]
     if not behaviour and not labels and coded:
         behaviour = _chosen_behaviour(coded, left, ask, evidence)
-    return Roles(moment, user, item, behaviour, labels, evidence)
+    left_out = _itemless(seen, behaviour, item, evidence) if behaviour else ()
+    return Roles(moment, user, item, behaviour, labels, evidence, left_out)
 
 
 # ids
@@ -173,6 +188,17 @@ def _chosen_behaviour(found: list[Column], columns: list[Column], ask: Ask, evid
         return None
     evidence["behaviour"] = f"{_named(answer, 'behaviour', columns).distinct} different values"
     return answer
+
+
+def _itemless(seen: Profile, behaviour: str, item: str, evidence: dict[str, str]) -> tuple[str, ...]:
+    """The values of which most rows name no item, as searches and logins do; none where that is all there are."""
+    empty = seen.rows[item].isna().groupby(seen.rows[behaviour]).mean()
+    found = tuple(str(value) for value in empty.index[empty > 0.5])
+    if not found or len(found) == len(empty):
+        return ()
+    rows = int(seen.rows[behaviour].isin(found).sum())
+    evidence["left_out"] = f"{rows:,} of the rows seen: most name no item, so they are events of none"
+    return found
 
 
 def determined(rows: pd.DataFrame, key: str, column: str) -> float:

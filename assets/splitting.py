@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from assets import lake, parquet, parsing, reading, validation
-from assets.validation import Layout
+from assets.validation import LEFT_OUT, Layout
 from models.contract import Contract
 from models.home import UNKNOWN_DAY, Home
 
@@ -35,7 +35,8 @@ class Split:
 
     contract, code: digests of what it was split under · valid: good rows by day · bad: rules by day (`unknown` for rows
     without one), rows by rule · pieces: content hash of each day's piece · examples: rule → what the first row that broke it
-    showed · blank: empty lines, which hold no row · refused: why none of the file's rows can be used, None when they can.
+    showed · blank: empty lines, which hold no row · left_out: rows that the contract leaves out, which are not counted in
+    `rows_in` · refused: why none of the file's rows can be used, None when they can.
     """
 
     contract: str
@@ -45,6 +46,7 @@ class Split:
     pieces: dict[str, str] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
     blank: int = 0
+    left_out: int = 0
     refused: str | None = None
 
     @property
@@ -121,8 +123,9 @@ def split(home: Home, contract: Contract, path: Path, file: str, first_seen: dat
         for day in _staged_days(scratch):
             _settle_day(con, contract, day, folder, scratch)
         _gather_bad(con, folder, scratch)
-        done = replace(_counted(con, told, folder), blank=blank, refused=refused)
-        assert done.rows_in == rows, f"{path}: {rows} rows came in, and {done.rows_in} are accounted for"
+        done = replace(_counted(con, told, folder), blank=blank, left_out=_staged(con, scratch, LEFT_OUT), refused=refused)
+        accounted = done.rows_in + done.left_out
+        assert accounted == rows, f"{path}: {rows} rows came in, and {accounted} are accounted for"
         lake.write_json(folder / "split.json", asdict(done))
     return done, True
 
@@ -146,7 +149,7 @@ def _quoted(path: Path) -> str:
 
 
 def stage(con: Backend, layout: Layout, path: Path, span: reading.Span, scratch: Path) -> tuple[int, int]:
-    """Read and judge every block into `scratch/rows/<block>/part=<day, or all, or bad>/`; the number of rows and blank lines.
+    """Read and judge every block into `scratch/rows/<block>/part=<a day, or all, bad, left_out>/`; (rows, blank lines).
 
     Raises parsing.Refused for a file of which no row can be used, whatever was staged of it by then.
     """
@@ -158,7 +161,8 @@ def stage(con: Backend, layout: Layout, path: Path, span: reading.Span, scratch:
         if not sql:  # compiled once, which Ibis' own to_parquet cannot: it takes longer than a small block
             rows = validation.judged(block, opened.columns, layout, span)
             part = rows.day if layout.timed else ibis.literal("all")
-            sql = con.compile(rows.mutate(part=ibis.ifelse(rows.rule.isnull(), part, "bad")))
+            aside = ibis.ifelse(rows.rule == LEFT_OUT, LEFT_OUT, "bad")
+            sql = con.compile(rows.mutate(part=ibis.ifelse(rows.rule.isnull(), part, aside)))
         target = _quoted(scratch / "rows" / str(count))
         con.raw_sql(f"COPY ({sql}) TO {target} (FORMAT parquet, PARTITION_BY part, COMPRESSION zstd)")
         total += block.num_rows
@@ -166,7 +170,13 @@ def stage(con: Backend, layout: Layout, path: Path, span: reading.Span, scratch:
 
 
 def _staged_days(scratch: Path) -> list[str]:
-    return sorted({p.name.removeprefix("part=") for p in (scratch / "rows").glob("*/part=*")} - {"bad"})
+    return sorted({p.name.removeprefix("part=") for p in (scratch / "rows").glob("*/part=*")} - {"bad", LEFT_OUT})
+
+
+def _staged(con: Backend, scratch: Path, part: str) -> int:
+    """Rows staged under `part`."""
+    files = sorted(scratch.glob(f"rows/*/part={part}/*.parquet"))
+    return int(con.read_parquet(files, hive_partitioning=False).count().execute()) if files else 0
 
 
 def _settle_day(con: Backend, contract: Contract, day: str, folder: Path, scratch: Path) -> None:

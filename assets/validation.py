@@ -30,6 +30,8 @@ FILE_RULES = {
     "missing_columns": "the file lacks columns that the contract reads",
 }
 DUPLICATE = "duplicate"
+LEFT_OUT = "left_out"
+"""Stands where a rule does, of a row that the contract leaves out: it is neither good nor bad."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +147,19 @@ def _null_id(t: ir.Table, layout: Layout) -> ir.BooleanValue:
     return ibis.or_(*(t[_source(id.column)].isnull() for id in layout.ids.values()))
 
 
+def _left_out(t: ir.Table, layout: Layout) -> ir.BooleanValue:
+    columns = layout.contract.columns
+    if not layout.timed or columns.behaviour is None or not columns.left_out:
+        return ibis.literal(False)
+    return t[_source(columns.behaviour)].cast("string").isin(list(map(str, columns.left_out)))
+
+
 Rule = Callable[[ir.Table, Layout, Span], ir.BooleanValue]
 
 RULES: dict[str, Rule] = {
     "not_json": lambda t, layout, span: (t.found != t.expected) & (layout.source.format == "jsonl"),
     "wrong_number_of_columns": lambda t, layout, span: t.found != t.expected,
+    LEFT_OUT: lambda t, layout, span: _left_out(t, layout),
     "bad_utf8": lambda t, layout, span: t.damaged,
     "not_a_number": lambda t, layout, span: _not_a_number(t, layout),
     "null_id": lambda t, layout, span: _null_id(t, layout),
@@ -157,8 +167,8 @@ RULES: dict[str, Rule] = {
     "unreadable_time": lambda t, layout, span: t.time.isnull() if layout.timed else ibis.literal(False),
     "time_out_of_span": lambda t, layout, span: ~span.holds(t.time) if layout.timed else ibis.literal(False),
 }
-"""Broken by a single row. A last line that the file ends within and that breaks any of them is a `truncated_line`, before
-all others; `duplicate` comes after them, since it takes the whole file to see one."""
+"""Broken by a single row; `LEFT_OUT` is there for its place alone. A last line that the file ends within and that breaks
+any of them is a `truncated_line`, before all others; `duplicate` comes after, since it takes the whole file to see one."""
 
 
 def judged(block: pa.Table, columns: tuple[str, ...], layout: Layout, span: Span) -> ir.Table:
@@ -182,7 +192,7 @@ def judged(block: pa.Table, columns: tuple[str, ...], layout: Layout, span: Span
         *((rule(t, layout, span).fill_null(False), name) for name, rule in RULES.items()), else_=ibis.null("string")
     )
     t = t.mutate(broken=broken, day=span.day(t.time) if layout.timed else ibis.null("string"))
-    t = t.mutate(rule=ibis.ifelse(t.broken.notnull() & t.open, "truncated_line", t.broken))
+    t = t.mutate(rule=ibis.ifelse((t.broken != LEFT_OUT) & t.open, "truncated_line", t.broken))
     t = t.mutate(detail=_detail(t, layout, span))
     if layout.contract.validation.repeats == "real":
         t = t.mutate(raw=ibis.ifelse(t.rule.notnull(), t.raw, ibis.null("string")))

@@ -97,7 +97,11 @@ class Contract(Days, Section):
                 f"columns.behaviour: needs the column that says which of {list(self.behaviours)} happened; only a log of one "
                 "behaviour does without"
             )
-        raw: dict[str, str] = {}
+        if self.columns.left_out and self.columns.behaviour is None:
+            raise ValueError(
+                "columns.left_out: holds values of columns.behaviour, and there is none; name it, or remove 'left_out'"
+            )
+        raw = dict.fromkeys(map(str, self.columns.left_out), "left_out")
         for name, behaviour in self.behaviours.items():
             if events and (behaviour.when or behaviour.horizon_hours or not behaviour.values) and self.columns.behaviour:
                 raise ValueError(

@@ -142,6 +142,20 @@ def judge(
     }  # fmt: skip
 
 
+def measure(labels: NDArray[np.int8], users: NDArray[Any], scores: NDArray[Any], *, seed: int, resamples: int = 500) -> Measure:
+    """One model on one task: labels (B,), -1 masked, users (B,) keys, scores (B,) probabilities.
+
+    No interval where `judge` would not judge the task, and the same one where it would.
+    """
+    user = np.unique(users, return_inverse=True)[1].reshape(-1)
+    if _unfit(labels, user, MIN_EACH, MIN_USERS):
+        return _measure(labels, scores, user, None)
+    drawn = np.empty(resamples)
+    for rows, counts in _draws(user, resamples, np.random.default_rng(seed)):
+        drawn[rows] = metrics.resampled_auc(labels, scores, user, counts)
+    return _measure(labels, scores, user, drawn)
+
+
 def decide(challenger: str, comparisons: Mapping[str, Mapping[str, Comparison]]) -> tuple[bool, list[str]]:
     """(whether the challenger wins, why, in sentences: the outcome first, then what was not judged, then warnings).
 

@@ -122,12 +122,14 @@ class Side(Source):
 class Columns(Section):
     """Our name → the source's column. `behaviour` is only there in an event log, and not in one of a single behaviour.
 
-    `text`: which of the ids are text. All others are whole numbers of 64 bits.
+    `text`: which of the ids are text. All others are whole numbers of 64 bits. `left_out`: raw values of the behaviour whose
+    rows are no events of an item (a search, a login): they are counted and passed over, however they are written otherwise.
     """
 
     user: str
     item: str
     behaviour: str | None = None
+    left_out: tuple[str | int, ...] = ()
     text: tuple[Literal["user", "item"], ...] = ()
 
 
@@ -279,7 +281,7 @@ class Serving(Section):
 
 
 class Monitoring(Section):
-    """Thresholds of the drift verdict: Evidently's drift score of one field, and the served AUC's fall."""
+    """The threshold of the drift verdict: the drift score of one field (PSI) from which on it has drifted."""
 
     drift_share: float = Field(0.3, gt=0)
 

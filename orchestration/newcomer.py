@@ -84,7 +84,10 @@ def tell_trial(contract: Contract, path: str, log: str, console: Console) -> boo
     """Try `contract` on the first rows of `log` and say what came of it; whether it could be trained on."""
     found = trial.attempt(contract, log, datetime.now(UTC))
     bad = found.rows_in - found.valid
-    console.print(f"[bold]{escape(contract.name)}[/bold]: first {found.rows_in:,} rows, about {found.share:.0%} of the log")
+    read = found.rows_in + found.left_out
+    console.print(f"[bold]{escape(contract.name)}[/bold]: first {read:,} rows, about {found.share:.0%} of the log")
+    if found.left_out:
+        console.print(f"  {found.left_out:,} left out, as columns.left_out says")
     calendar = [day for day in found.days if day != EARLIER_DAY]
     console.print(
         f"  {found.valid:,} valid on {len(calendar)} days, {bad:,} would be quarantined ({bad / max(found.rows_in, 1):.2%})"
@@ -100,6 +103,12 @@ def tell_trial(contract: Contract, path: str, log: str, console: Console) -> boo
         if rule == "bad_utf8":
             console.print(
                 "      is the file of another encoding? For example: iconv -f LATIN1 -t UTF-8 old.csv > new.csv", markup=False
+            )
+        if rule in ("null_id", "unknown_behaviour") and contract.columns.behaviour:
+            console.print(
+                '      no event of an item, as a search or a login is none? Then under [columns]: left_out = ["search"], with '
+                f"the value of '{contract.columns.behaviour}'",
+                markup=False,
             )
         if broken.raw:
             console.print(f"      {broken.raw[:160]}", markup=False, style="dim")

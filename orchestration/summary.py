@@ -71,7 +71,8 @@ def show(console: Console, home: Home, summary: Summary, *, serve: str) -> None:
     verdict, served, parity = summary["verdict"], summary["served"], summary["parity"]
     reigning = registry.champion(home)
     told = {
-        "rows": f"{summary['rows_in']:,} in, {summary['rows_valid']:,} valid, {summary['rows_quarantined']:,} quarantined",
+        "rows": f"{summary['rows_in']:,} in, {summary['rows_valid']:,} valid, {summary['rows_quarantined']:,} quarantined"
+        + (f"; {summary['rows_left_out']:,} left out by the contract" if summary["rows_left_out"] else ""),
         "samples": f"{summary['samples']:,} on {summary['days']} days",
         "champion": summary["champion"] or "none yet: the first one must beat popularity",
         # Of a champion that this verdict crowned, the verdict says why it reigns.

@@ -302,10 +302,11 @@ def test_the_table_of_a_demo_is_as_wide_as_its_figures(tmp_path: Path, monkeypat
     }
     told = {
         "dataset": "shop", "verdict": verdict, "served": None, "parity": None, "champion": None, "drift_report": None,
-        "rows_in": 1, "rows_valid": 1, "rows_quarantined": 0, "samples": 1, "days": 1,
+        "rows_in": 1, "rows_valid": 1, "rows_quarantined": 0, "rows_left_out": 1234, "samples": 1, "days": 1,
     }  # fmt: skip
     out = StringIO()
     summary.show(Console(file=out, width=80), Home(tmp_path, "shop"), told, serve="")
+    assert "1 in, 1 valid, 0 quarantined; 1,234 left out by the contract" in " ".join(out.getvalue().split())
     rows = [line.split() for line in out.getvalue().splitlines() if "0.3456" in line]
     figures = ["0.701–0.734", "0.645", "98%", "99%", "0.3456", "0.0123"]
     assert rows == [[task, "dtrn", "0.7123", *figures, "12,345,678"], ["popularity", "0.5000", *figures]]

@@ -61,6 +61,15 @@ def test_a_shop_is_described_and_each_guess_has_its_evidence(tmp_path: Path) -> 
     assert "the same in 100% of the items" in text
 
 
+@pytest.mark.parametrize(("written", "kind"), [("{}.00", "number"), ("{}.0", "id"), ("{}", "id"), ("{}.50", "number")])
+def test_whole_amounts_with_their_cents_are_measures(tmp_path: Path, written: str, kind: str) -> None:
+    header, *rows = shop(tmp_path / "log.csv").read_text().splitlines()
+    told = [f"{row},{written.format(int(row.split(',')[1]) % 30)}" for row in rows]
+    (tmp_path / "log.csv").write_text("\n".join([f"{header},fare", *told]) + "\n")
+    found, _ = drafted(tmp_path / "log.csv", tmp_path)
+    assert found.item_features["fare"].kind == kind
+
+
 @pytest.mark.parametrize(("zone", "expected"), [("Europe/Paris", "Europe/Paris"), ("America/New_York", "America/New_York")])
 def test_the_zone_is_where_it_is_night_when_nobody_is_about(tmp_path: Path, zone: str, expected: str) -> None:
     found, _ = drafted(shop(tmp_path / "log.csv", zone=zone), tmp_path)

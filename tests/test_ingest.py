@@ -216,11 +216,16 @@ def test_a_folder_a_glob_and_gzip_name_the_same_rows(folder: Path) -> None:
     put(folder, "README.md", "not a log")
     put(folder, "_SUCCESS", "")
     put(folder, ".hidden.csv", "x")
-    everything = {"rows_in": 3, "rows_valid": 3, "rows_quarantined": 0}
+    everything = {"rows_in": 3, "rows_valid": 3, "rows_quarantined": 0, "rows_left_out": 0}
     ingest.accept(home, terms, str(folder / "in"), SEEN)
     assert ingest.totals(home, terms, str(folder / "in")) == everything
     assert ingest.totals(home, terms, str(folder / "in" / "**" / "*.csv*")) == everything
-    assert ingest.totals(home, terms, str(folder / "in" / "2.csv")) == {"rows_in": 1, "rows_valid": 1, "rows_quarantined": 0}
+    assert ingest.totals(home, terms, str(folder / "in" / "2.csv")) == {
+        "rows_in": 1,
+        "rows_valid": 1,
+        "rows_quarantined": 0,
+        "rows_left_out": 0,
+    }
     put(folder, "3.csv", row(4))
     with pytest.raises(ValueError, match=r"was not ingested yet; run \./dtrn ingest first"):
         ingest.totals(home, terms, str(folder / "in"))
@@ -253,7 +258,12 @@ TAOBAO = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "ta
 def test_taobao(tmp_path: Path) -> None:
     terms, home = load("taobao"), Home(tmp_path, "taobao")
     ingest.accept(home, terms, str(TAOBAO), SEEN)
-    assert ingest.totals(home, terms, str(TAOBAO)) == {"rows_in": 84_475, "rows_valid": 84_475, "rows_quarantined": 0}
+    assert ingest.totals(home, terms, str(TAOBAO)) == {
+        "rows_in": 84_475,
+        "rows_valid": 84_475,
+        "rows_quarantined": 0,
+        "rows_left_out": 0,
+    }
     sizes = {day: ingest.events(home, terms, day)[0].counts["events"] for day in ("earlier", *terms.days())}
     assert (sizes["earlier"], sum(sizes.values())) == (35, 84_475)
     assert ingest.last_day(home, terms) == date(2017, 12, 3)
@@ -261,7 +271,12 @@ def test_taobao(tmp_path: Path) -> None:
     cut = tmp_path / "cut.csv"
     cut.write_bytes(TAOBAO.read_bytes() + b"1003700,531979,33")
     ingest.accept(home, terms, str(cut), SEEN)
-    assert ingest.totals(home, terms, str(cut)) == {"rows_in": 84_476, "rows_valid": 84_475, "rows_quarantined": 1}
+    assert ingest.totals(home, terms, str(cut)) == {
+        "rows_in": 84_476,
+        "rows_valid": 84_475,
+        "rows_quarantined": 1,
+        "rows_left_out": 0,
+    }
     [bad] = pq.ParquetFile(home.quarantine("unknown")).read().to_pylist()
     assert (bad["line"], bad["rule"], bad["raw"]) == (84_476, "truncated_line", "1003700,531979,33")
     for day, size in sizes.items():

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -208,7 +210,35 @@ def test_items_never_shown_have_no_outcome_and_no_invented_number(tmp_path: Path
     store(home, terms, [])
     predictions.land(home, terms, DAY)
     served = outcomes.join(home, terms, DAY)[0].detail["served"]
-    assert served["dtrn-tiny:1"]["click"] == {"auc": None, "logloss": None, "ece": None, "positives": 0, "negatives": 0}
+    click = served["dtrn-tiny:1"]["click"]
+    assert (click.pop("positives"), click.pop("negatives")) == (0, 0)
+    assert set(click.values()) == {None}
+
+
+def test_a_served_auc_has_the_interval_of_a_bootstrap_over_users() -> None:
+    terms, random = logs.contract(logs.EVENTS), np.random.default_rng(4)
+    user = random.integers(0, 60, 900)
+    click = (random.random(900) < 0.3).astype(np.int8)
+    p = np.clip(0.3 + 0.2 * click + random.normal(0, 0.2, 900) + 0.01 * (user % 5), 0, 1)
+    buy = np.where(np.arange(900) < 20, click, MASKED)
+    columns = {
+        "model": ["dtrn-tiny:1"] * 900,
+        "user": user * 7,
+        "label_click": click,
+        "p_click": p,
+        "label_buy": buy,
+        "p_buy": p,
+    }
+    served = outcomes.measure(terms, pa.table(columns))["dtrn-tiny:1"]
+    drawn = []
+    for _ in range(2000):
+        rows = np.concatenate([np.flatnonzero(user == u) for u in random.choice(60, 60)])
+        drawn.append(roc_auc_score(click[rows], p[rows]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert served["click"]["auc"] == pytest.approx(roc_auc_score(click, p))
+    assert served["click"]["auc_low"] == pytest.approx(low, abs=0.006)
+    assert served["click"]["auc_high"] == pytest.approx(high, abs=0.006)
+    assert (served["buy"]["auc_low"], served["buy"]["auc_high"]) == (None, None), "twenty rows tell nothing"
 
 
 def test_without_predictions_it_says_what_is_missing(tmp_path: Path) -> None:
