@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models.batches import COUNTS, GAPS, Batch
@@ -134,8 +136,8 @@ class Moment(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(Q, D), to be added to the tokens."""
-        extra: Tensor = self.gap(batch.gap_Q) + self.age(batch.age_Q) + of_action(self.action.weight, batch.action_QA)
-        return extra
+        gap, age = taken(self.gap.weight, batch.gap_Q), taken(self.age.weight, batch.age_Q)
+        return gap + age + of_action(self.action.weight, batch.action_QA)
 
 
 class Matches(nn.Module):
@@ -159,8 +161,8 @@ class Matches(nn.Module):
 
 def taken(rows: Tensor, places: Tensor) -> Tensor:
     """rows[places], of which the gradient is added up in one order: that of an index adds as threads come, and so differently
-    from one run to the next."""
-    return F.embedding(places, rows.flatten(1)).view(*places.shape, *rows.shape[1:])
+    from one run to the next; that of an embedding has one too, and is three times slower."""
+    return rows.index_select(0, places.flatten()).view(*places.shape, *rows.shape[1:])
 
 
 def of_action(values_AD: Tensor, action_QA: Tensor) -> Tensor:
@@ -191,7 +193,7 @@ def _read(table: nn.Module, ids: Tensor | None) -> Tensor:
 
 def _looked_up(table: Tensor, rows: Tensor, columns: int | slice) -> Tensor:
     """(…, D) of a field's `columns` in `rows` (…, columns). Of a list: the mean of its known entries, or 'unknown'."""
-    entries = F.embedding(rows[..., columns], table)
+    entries = taken(table, rows[..., columns])
     return (
         entries
         if isinstance(columns, int)
@@ -204,7 +206,25 @@ def _bags(table: Tensor, rows_QF: Tensor, columns: int | slice, share_Q: Tensor,
     rows, share = rows_QF[:, columns], share_Q
     if not isinstance(columns, int):
         share, starts = (share[:, None] * _entry_shares(rows, table.dtype)).flatten(), starts * rows.shape[1]
-    return F.embedding_bag(rows.flatten(), table, starts, mode="sum", per_sample_weights=share)
+    return cast("Tensor", _Bags.apply(table, rows.flatten(), starts, share))  # type: ignore[no-untyped-call]
+
+
+class _Bags(torch.autograd.Function):
+    """`F.embedding_bag` with weights that need no gradient. The table's is added up token by token: its own sorts them first."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, starts: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, starts, share)
+        ctx.rows = len(table)
+        return F.embedding_bag(rows, table, starts, mode="sum", per_sample_weights=share)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_bags: Tensor) -> tuple[Tensor | None, ...]:
+        rows, starts, share = ctx.saved_tensors
+        lengths = torch.diff(starts, append=starts.new_tensor([len(rows)]))
+        of_token = torch.repeat_interleave(grad_bags, lengths, dim=0, output_size=len(rows)).mul_(share[:, None])
+        return grad_bags.new_zeros(ctx.rows, grad_bags.shape[1]).index_add_(0, rows, of_token), None, None, None
 
 
 def _entry_shares(rows: Tensor, number: torch.dtype) -> Tensor:

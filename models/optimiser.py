@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 LONGEST = 512
 """Steps after which ρ^k no longer adds to a float64 (0.9005^512 < 1e-23)."""
@@ -111,15 +112,15 @@ class Deferred(torch.optim.AdamW):
         unbiased1, unbiased2 = 1 - self.beta1**self.now, 1 - self.beta2**self.now
         for table, gradient, (read, row, m, v), last in zip(self.tables, gradients, self.read, self.last, strict=True):
             state = self.state[table]
-            state["step"] += 1
-            if gradient is not None:
+            if gradient is None:
+                state["step"] += 1
+            else:
                 if gradient._nnz() != len(read):  # a table that was read twice has each row twice
                     gradient = gradient.coalesce()
-                g = gradient._values()
-                m.lerp_(g, 1 - self.beta1)
-                v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
-                spread = v.sqrt().div_(math.sqrt(unbiased2)).add_(self.eps)
-                row.mul_(1 - self.share).addcdiv_(m, spread, value=-self.lr / unbiased1)
+                adamw(
+                    [row], [gradient._values()], [m], [v], [], [state["step"]], fused=True, amsgrad=False, maximize=False,
+                    beta1=self.beta1, beta2=self.beta2, lr=self.lr, weight_decay=self.share / self.lr, eps=self.eps,
+                )  # fmt: skip
             for tensor, part in ((table, row), (state["exp_avg"], m), (state["exp_avg_sq"], v)):
                 tensor.index_copy_(0, read, part)
             last.index_fill_(0, read, self.now if gradient is not None else self.now - 1)

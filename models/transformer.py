@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from models.batches import Bucket
 from models.config import Recipe
-from models.embeddings import of_action
+from models.embeddings import of_action, taken
 
 
 class Layer(nn.Module):
@@ -82,7 +82,7 @@ class Transformer(nn.Module):
         streams = len(x)
         sizes = [bucket.present_NL.numel() for bucket in buckets]
         looks = [bucket.candidate_NR for bucket in buckets]
-        query = F.embedding(torch.cat([look.flatten() for look in looks]).clamp_(0), self.query(candidate_BD))
+        query = taken(self.query(candidate_BD), torch.cat([look.flatten() for look in looks]).clamp_(0))
         keys, actions = torch.split(x, sizes, dim=1), torch.split(action_QA, sizes)
         asks = torch.split(query, [look.numel() for look in looks])
         outs = []
