@@ -32,8 +32,8 @@ def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
     kinds = profile.logs(source)
     seen = profile.profile(kinds[0])
     found = roles.guess(seen, ask)
-    kept = 1 - seen.rows[found.behaviour].isin(found.left_out).mean() if found.behaviour else 1.0
-    days = guessed_days.guess(seen, found.moment, found.user, ask, kept)
+    aside = (found.behaviour, found.left_out) if found.behaviour and found.left_out else None
+    days = guessed_days.guess(seen, found.moment, found.user, ask, aside)
     features = guessed_fields.guess(seen, found)
     named = {file for files in kinds for file in files}
     near = profile.neighbours(seen, {found.user: roles.USERS, found.item: roles.ITEMS})
@@ -50,12 +50,14 @@ def _asides(seen: Profile, found: Roles, features: Features) -> list[str]:
             f"'{found.item}' has another value in nearly every row ({items.distinct:,} in {items.filled:,}), so no item comes "
             "again and nothing can be learned of one. Is it the right column? A list of items in a row is not read as items"
         ]
-    if wanted := sorted({name for value in found.left_out if (name := roles.meaning(value)) and name != "view"}):
-        said = " and ".join(f"'{name}'" for name in wanted)
-        return [
-            f"most rows of {said} name no '{found.item}', so they are left out and nothing can be learned of them; is it "
-            "written in another column, or in another file?"
-        ]
+    if found.behaviour:
+        kept = {roles.meaning(value) for value in _counts(seen, found).index}
+        lost = [value for value in found.left_out if (meant := roles.meaning(value)) and meant not in kept]
+        if lost:
+            return [
+                f"next to no row of {' and '.join(map(repr, lost))} names an item in '{found.item}', so they are left out and "
+                "nothing can be learned of them; is it written in another column, or in another file?"
+            ]
     if found.behaviour or found.labels:
         return []
     told = []
@@ -193,7 +195,7 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
     named: dict[str, list[tuple[str, int]]] = {"event": []}
     if found.behaviour:
         named = {}
-        counts = seen.rows[found.behaviour].value_counts().drop(list(found.left_out))
+        counts = _counts(seen, found)
         for value, count in zip(counts.index.tolist(), counts.tolist(), strict=True):
             named.setdefault(roles.meaning(value) or ours(f"{value if value[:1].isalpha() else f'action_{value}'}"), []).append(
                 (value, count)
@@ -213,6 +215,17 @@ def _what_happened(seen: Profile, found: Roles) -> Iterator[str]:
         tasks.append(name)
         yield f"\n[tasks.{name}]\nbehaviours = [{quoted(name)}]\nhorizon_hours = 24"
     yield from _weights(tasks)
+
+
+def _counts(seen: Profile, found: Roles) -> pd.Series:
+    """Rows by value of the behaviour column, but for what is left out. Raises ValueError when there are too many values."""
+    counts = seen.rows[found.behaviour].value_counts().drop(list(found.left_out))
+    if len(counts) > roles.MOST_VALUES:
+        raise ValueError(
+            f"behaviour: '{found.behaviour}' has {len(counts):,} different values, and what happened is one of at most "
+            f"{roles.MOST_VALUES}; is it another column? --answer behaviour=none where each row is an impression or of one kind"
+        )
+    return counts
 
 
 def _low(condition: str, seen: Profile, *, alone: bool) -> str | None:

@@ -19,6 +19,7 @@ Inputs are compared with all days of the window. History lengths: with those of 
 the others it knows every id.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -103,6 +104,8 @@ def measure(home: Home, contract: Contract, day: str) -> tuple[lake.Manifest, bo
     outcome = lake.read(home, "outcomes", day)
     mature = outcome is not None and not outcome.blocked and outcome.detail["mature"]
     inputs["outcomes"] = outcome.content if outcome and mature else "not mature"
+    if outcome and mature:  # what is measured of the same rows may be measured anew
+        inputs["measured"] = hashlib.sha256(json.dumps(outcome.detail["served"]).encode()).hexdigest()[:16]
     served = pq.read_table(home.predictions(day), partitioning=None).to_pandas()
     tag = _most(served["model"])
     ranker, judged_day, days, unread = None, None, [], ""

@@ -191,9 +191,9 @@ def _bars(reference: Shares, served: Shares) -> str:
 
 
 def _auc(measured: Mapping[str, Any]) -> str:
-    """With its interval, where so few rows allow one."""
+    """With its interval, where there is one: of few rows there is not, nor of outcomes that were joined before they had any."""
     told = _number(measured["auc"])
-    if measured["auc"] is None or measured["auc_low"] is None:
+    if measured.get("auc_low") is None:
         return told
     return f"{told} ({_number(measured['auc_low'])} to {_number(measured['auc_high'])})"
 

@@ -24,9 +24,8 @@ from models import metrics
 from models.config import FORMAT
 from models.contract import LEARNED_FROM, Contract
 from models.home import Home
-from models.judgement import CHAMPION, LEVEL, MEAN, POPULARITY, decide, judge
+from models.judgement import CHAMPION, LEVEL, MEAN, POPULARITY, RESAMPLES, decide, judge
 
-RESAMPLES = 500
 CURVE_POINTS = 80
 CODE = (
     *("assets/evaluation.py", "models/judgement.py", "models/metrics.py", "models/baselines.py"),

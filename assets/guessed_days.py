@@ -74,14 +74,16 @@ class Days:
     checks: dict[str, str]
 
 
-def guess(seen: Profile, moment: Moment, user: str, ask: Ask, kept: float = 1.0) -> Days:
-    """The days of a log whose time is `moment`; `kept`: share of the rows that are events. Raises ValueError when no row has a
-    readable time.
-    """
+Aside = tuple[str, tuple[str, ...]] | None
+"""Column and values of it whose rows are no events, and so make no day."""
+
+
+def guess(seen: Profile, moment: Moment, user: str, ask: Ask, aside: Aside = None) -> Days:
+    """The days of a log whose time is `moment`. Raises ValueError when no row has a readable one."""
     year = None
     if moment.format == "%m%d":
         year = int(ask("year", f"'{moment.column}' is written without a year; which one is it?", [("", moment.evidence)]))
-    counts = hours(seen, moment, year)
+    counts = hours(seen, moment, year, aside)
     if not len(counts):
         raise ValueError(f"no row of {', '.join(p.name for p in seen.files)} has a readable '{moment.column}'")
     zone, why = _zone(seen, counts, moment, ask)
@@ -95,10 +97,11 @@ def guess(seen: Profile, moment: Moment, user: str, ask: Ask, kept: float = 1.0)
     first = max(first, last - timedelta(days=LONGEST - 1))
     before = {day: rows for day, rows in by_day.items() if day < first}
     volumes = [by_day.get(first + timedelta(days=n), 0) for n in range((last - first).days + 1)]
-    a_day, (least, most) = max(kept * float(np.mean(volumes)), 1), WINDOW
+    a_day, (least, most) = max(float(np.mean(volumes)), 1), WINDOW
     most_judged = max(min(MOST_JUDGED, len(volumes) // 8), 1)
     judged = min(math.ceil(JUDGED / a_day), most_judged)
-    people = _people(seen, moment, user, year, contract, last, most_judged) if a_day < JUDGED and most_judged > 1 else []
+    many = a_day >= JUDGED or most_judged == 1
+    people = [] if many else _people(seen, moment, user, year, contract, last, most_judged, aside)
     if people:  # as many as there are, where even all of them are fewer than wanted
         judged = next(n for n, users in enumerate(people, 1) if n >= judged and users >= min(PEOPLE, people[-1]))
     window = max(min(max(least, math.ceil(LEARNED / a_day)), most, len(volumes) - judged - 1), 2)
@@ -120,10 +123,12 @@ def guess(seen: Profile, moment: Moment, user: str, ask: Ask, kept: float = 1.0)
     )
 
 
-def _people(seen: Profile, moment: Moment, user: str, year: int | None, contract: Contract, last: date, most: int) -> list[int]:
+def _people(
+    seen: Profile, moment: Moment, user: str, year: int | None, contract: Contract, last: date, most: int, aside: Aside
+) -> list[int]:
     """Different users of the last day, of the last two, … of the last `most`."""
     newest = [str(last - timedelta(days=n)) for n in range(most)]
-    found = _counted(seen, moment, year, user, contract.day_start(newest[-1]) // HOUR_MS).dropna()
+    found = _counted(seen, moment, year, aside, user, contract.day_start(newest[-1]) // HOUR_MS).dropna()
     day = found["hour"].map(lambda hour: str(contract.day_of(int(hour) * HOUR_MS)))
     users: set[str] = set()
     counts = []
@@ -160,34 +165,38 @@ def _span(by_day: dict[date, int], least: float) -> tuple[date, date]:
     return kept[0][0], kept[-1][-1]
 
 
-def hours(seen: Profile, moment: Moment, year: int | None) -> pd.Series:
+def hours(seen: Profile, moment: Moment, year: int | None, aside: Aside = None) -> pd.Series:
     """Rows by hour since 1970 (UTC; a local time as if it were UTC), over the whole log, where its time can be read."""
-    return _counted(seen, moment, year).groupby("hour")["rows"].sum().astype(int)
+    return _counted(seen, moment, year, aside).groupby("hour")["rows"].sum().astype(int)
 
 
 def _counted(
-    seen: Profile, moment: Moment, year: int | None, user: str | None = None, since: int | None = None
+    seen: Profile, moment: Moment, year: int | None, aside: Aside, user: str | None = None, since: int | None = None
 ) -> pd.DataFrame:
     """Rows by hour, and by user where that column is named, over the whole log where its time can be read; in pieces.
 
     since: the first hour that counts, since 1970.
     """
     contract, counts = _timed(seen.source, moment, year, "UTC"), []
-    columns = (moment.column, *([user] if user else []))
+    read = {"value": moment.column} | ({"user": user} if user else {}) | ({"what": aside[0]} if aside else {})
+    columns, left_out = tuple(dict.fromkeys(read.values())), aside[1] if aside else ()
     with TemporaryDirectory() as scratch:
         for path in seen.files:
             opened = parsing.rows(path, seen.source, columns if seen.source.format != "csv" else (), Path(scratch))
             backend, sql = lake.engine(), ""
             for block in opened.blocks:
                 backend.con.register("block", block)
-                sql = sql or backend.compile(_by_hour(block, opened.columns, contract, columns, since))
+                sql = sql or backend.compile(_by_hour(block, opened.columns, contract, read, left_out, since))
                 counts.append(backend.con.execute(sql).df())
     found = pd.concat(counts)
     return found[found["hour"].notna()].astype({"hour": int})
 
 
-def _by_hour(block: Any, names: Sequence[str], contract: Contract, columns: Sequence[str], since: int | None) -> ir.Table:
-    """Rows of a block by hour, and by user where `columns` (the time's, the user's) names both."""
+def _by_hour(
+    block: Any, names: Sequence[str], contract: Contract, read: dict[str, str], left_out: Sequence[str], since: int | None
+) -> ir.Table:
+    """Rows of a block by hour, and by user where `read` names that column, but for those that are left out."""
+    columns = list(read.values())
     t = ibis.table(ibis.Schema.from_pyarrow(block.schema), name="block")
     source = contract.source
     if source.format == "csv":
@@ -198,9 +207,11 @@ def _by_hour(block: Any, names: Sequence[str], contract: Contract, columns: Sequ
         found = [cut[n] for n in range(len(columns))]
     else:
         found = [t[column] for column in columns]
-    t = t.select(dict(zip(("value", "user"), found, strict=False)))
+    t = t.select(dict(zip(read, found, strict=True)))
     # One step after another: an expression that is used twice is compiled twice.
-    t = t.select({name: written(t[name].cast("string") if name == "user" else t[name]) for name in t.columns})
+    t = t.select({name: written(t[name] if name == "value" else t[name].cast("string")) for name in t.columns})
+    if left_out:
+        t = t.filter(t.what.isnull() | ~t.what.isin(left_out))
     if contract.time.kind == "date":
         hour = reading.day_number(t.value, contract) * 24
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from os.path import relpath
@@ -84,7 +85,7 @@ def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Se
     told = f"{evidence}; {column.distinct:,} values"
     if kind == "text" and values.dropna().str.fullmatch(COMMA).mean() > 0.9:
         told += "; a comma is no decimal point here, so numbers written with one are names"
-    if kind == "id" and MEASURES.search(plain(column.name)) and column.distinct > 20:
+    if kind == "id" and column.distinct > 20 and (MEASURES.search(plain(column.name)) or _cents(column.name, values)):
         kind = "number"
     # Of a feature a text costs little, and a row that is refused much.
     spoiled = kind == "id" and (column.whole < 1 or _zeros(values))
@@ -97,6 +98,11 @@ def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Se
         parts.append(f"separator = {quoted(separator)}")
     value = quoted(column.name) if kind == "id" else "{ " + ", ".join(parts) + " }"
     side.append(Feature(name, value, told))
+
+
+def _cents(name: str, values: pd.Series) -> bool:
+    """Whether whole numbers stand there as 19.00, as amounts do and what names something does not (12.0 is an export of 12)."""
+    return not plain(name).endswith("id") and values.dropna().str.contains(r"\.0{2,}$").mean() > 0.5
 
 
 def is_text(seen: Profile, column: str) -> bool:
@@ -173,6 +179,5 @@ def table(source: str, side: Profile, log: Profile, found: Roles, features: Feat
 
 
 def quoted(text: str) -> str:
-    """A TOML basic string."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t").replace("\x01", "\\u0001")
-    return f'"{escaped}"'
+    """A TOML basic string, which escapes what JSON does, and one character more."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -181,7 +181,8 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
 
 def _inputs(home: Home, contract: Contract, files: list[tuple[ledger.Entry, Split]], day: str) -> dict[str, str]:
     return sides.contents(home, contract) | {
-        e.file: f"{s.pieces.get(day, 'no rows')} {s.bad_rows(day)} {s.bad_rows(UNKNOWN_DAY)}/{s.rows_in}" for e, s in files
+        e.file: f"{s.pieces.get(day, 'no rows')} {s.bad_rows(day)} {s.bad_rows(UNKNOWN_DAY)}/{s.rows_in + s.left_out}"
+        for e, s in files
     }
 
 
@@ -258,9 +259,9 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
     for one in accepted:
         for rules in one.split.bad.values():
             by_rule.update(rules)
-        context.log.info(
-            f"{one.name}: {one.split.rows_in} rows, {one.split.rows_quarantined} bad" + ("" if one.fresh else ", known already")
-        )
+        line = f"{one.name}: {one.split.rows_in} rows, {one.split.rows_quarantined} bad"
+        line += f", {one.split.left_out} left out" if one.split.left_out else ""
+        context.log.info(line + ("" if one.fresh else ", known already"))
     counts = _added([a.split for a in accepted])
     told: dict[str, Any] = {
         "files": [a.name for a in accepted],

@@ -23,11 +23,11 @@ def over_limit(split: Split, contract: Contract) -> bool:
 def excess(split: Split, day: str, contract: Contract) -> tuple[int, int, str] | None:
     """(bad rows, of how many, commonest rule) when a file breaks the limit on a day, None when it keeps it.
 
-    `unknown`: the rows without a day, which count against the whole file.
+    `unknown`: the rows without a day, which count against the whole file, with the rows in it that the contract leaves out.
     """
     rules = split.bad.get(day, {})
     bad = sum(rules.values())
-    rows = split.rows_in if day == UNKNOWN_DAY else bad + split.valid.get(day, 0)
+    rows = split.rows_in + split.left_out if day == UNKNOWN_DAY else bad + split.valid.get(day, 0)
     if not bad or bad <= contract.validation.max_bad_share * rows:
         return None
     return bad, rows, max(sorted(rules), key=lambda rule: rules[rule])

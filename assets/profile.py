@@ -35,10 +35,7 @@ NAMELESS = "column_{}"
 
 @dataclass(frozen=True)
 class Column:
-    """Of the rows seen: how many hold something and how many differ; the shares of whole numbers, of numbers, of repeats.
-
-    Of whole numbers none are those with two decimals or more, as in 19.00: that is a measure, and 12.0 an export of 12.
-    """
+    """Of the rows seen: how many hold something and how many differ; the shares of whole numbers, of numbers, of repeats."""
 
     name: str
     filled: int
@@ -257,12 +254,11 @@ def _texts(block: pa.Table, source: Source, names: Sequence[str]) -> pa.Table:
 def _column(values: pd.Series) -> Column:
     filled = values.dropna()
     numbers = pd.to_numeric(filled, errors="coerce")
-    whole = filled.str.fullmatch(WHOLE.strip("^$")) & ~filled.str.contains(r"\.0{2,}$")
     return Column(
         str(values.name),
         len(filled),
         int(filled.nunique()),
-        float(whole.mean()) if len(filled) else 0.0,
+        float(filled.str.fullmatch(WHOLE.strip("^$")).mean()) if len(filled) else 0.0,
         float(numbers.notna().mean()) if len(filled) else 0.0,
         float((filled == filled.shift()).mean()) if len(filled) else 0.0,
         {str(k): int(v) for k, v in filled.value_counts().head(12).items()},

@@ -69,6 +69,10 @@ BINARY = {"0", "0.0", "false"} | YES
 COMPARED = {">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">": operator.gt, "<": operator.lt}
 DETERMINED = 0.98
 """Share of users or items with one value each from which on a column says something of them, and not of the moment."""
+ITEMLESS, FEW = 0.1, 10
+"""Share of a value's rows that name an item, below which it is left out where it has as many rows; and that many."""
+MOST_VALUES = 30
+"""Of a column that says what happened; one with more says something else."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def guess(seen: Profile, ask: Ask) -> Roles:
         return Roles(moment, user, item, None, _told_labels(told, left, seen, evidence), evidence)
     behaviour = _behaviour(left, ask, evidence)
     labels = {} if behaviour else _labels(left, seen, (user, item), evidence)
-    coded = [c for c in left if CODED.fullmatch(plain(c.name)) and 2 <= c.distinct <= 30]
+    coded = [c for c in left if CODED.fullmatch(plain(c.name)) and 2 <= c.distinct <= MOST_VALUES]
     if not behaviour and not labels and coded:
         behaviour = _chosen_behaviour(coded, left, ask, evidence)
     left_out = _itemless(seen, behaviour, item, evidence) if behaviour else ()
@@ -168,7 +172,7 @@ def meaning(value: str) -> str | None:
 def _behaviour(columns: list[Column], ask: Ask, evidence: dict[str, str]) -> str | None:
     if ask("behaviour", "", []):
         return _chosen_behaviour([], columns, ask, evidence)
-    few = [c for c in columns if 2 <= c.distinct <= 30 and kind_of(c) != "number"]
+    few = [c for c in columns if 2 <= c.distinct <= MOST_VALUES and kind_of(c) != "number"]
     spoken = [c for c in few if sum(1 for value in c.common if meaning(value)) >= 2]
     named = [c for c in few if HAPPENED.search(plain(c.name)) and not {value.lower() for value in c.common} <= BINARY]
     found = [c for c in spoken if c in named] or spoken or [c for c in named if re.search(r"behav|action|event", plain(c.name))]
@@ -191,14 +195,14 @@ def _chosen_behaviour(found: list[Column], columns: list[Column], ask: Ask, evid
 
 
 def _itemless(seen: Profile, behaviour: str, item: str, evidence: dict[str, str]) -> tuple[str, ...]:
-    """The values of which most rows name no item, as searches and logins do; none where that is all there are."""
-    empty = seen.rows[item].isna().groupby(seen.rows[behaviour]).mean()
-    found = tuple(str(value) for value in empty.index[empty > 0.5])
-    if not found or len(found) == len(empty):
+    """The values of which next to no row names an item, as searches and logins do; none where that is all there are."""
+    told = seen.rows[item].notna().groupby(seen.rows[behaviour]).agg(["size", "sum", "mean"])
+    aside = told[(told["mean"] < ITEMLESS) & (told["size"] >= FEW)]
+    if not len(aside) or len(aside) == len(told):
         return ()
-    rows = int(seen.rows[behaviour].isin(found).sum())
-    evidence["left_out"] = f"{rows:,} of the rows seen: most name no item, so they are events of none"
-    return found
+    rows, name = int(aside["size"].sum()), int(aside["sum"].sum())
+    evidence["left_out"] = f"{rows:,} of the rows seen, of which {name:,} name an item: they are events of none"
+    return tuple(map(str, aside.index))
 
 
 def determined(rows: pd.DataFrame, key: str, column: str) -> float:

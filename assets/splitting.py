@@ -74,6 +74,8 @@ class Split:
 def terms(contract: Contract, first_seen: datetime | None = None) -> str:
     """Digest of what the contract says about reading a file, and with `first_seen`, of where an open calendar ends for it."""
     data = contract.model_dump(mode="json", include={"source", "columns", "time", "calendar"})
+    if not contract.columns.left_out:
+        del data["columns"]["left_out"]  # so that files which are not there any more need not be read again for it
     values = {name: [str(v) for v in b.values] for name, b in contract.behaviours.items()}
     open_end = str(_newest(contract, first_seen)) if first_seen and not contract.calendar.last_day else None
     features = {name: feature.model_dump() for name, feature in contract.log_features.items()}

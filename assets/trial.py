@@ -42,7 +42,8 @@ class Broken:
 class Trial:
     """What the first rows came to.
 
-    share: of the log's bytes that were read · days: rows by day · samples, positives by task: of the days whose labels are
+    left_out: rows that the contract leaves out, not in rows_in · share: of the log's bytes that were read · days: rows
+    by day · samples, positives by task: of the days whose labels are
     known in these rows · speed: of each candidate, samples a second, None where there was too little to train on.
     """
 

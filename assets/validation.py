@@ -195,7 +195,7 @@ def judged(block: pa.Table, columns: tuple[str, ...], layout: Layout, span: Span
     t = t.mutate(rule=ibis.ifelse((t.broken != LEFT_OUT) & t.open, "truncated_line", t.broken))
     t = t.mutate(detail=_detail(t, layout, span))
     if layout.contract.validation.repeats == "real":
-        t = t.mutate(raw=ibis.ifelse(t.rule.notnull(), t.raw, ibis.null("string")))
+        t = t.mutate(raw=ibis.ifelse(t.rule != LEFT_OUT, t.raw, ibis.null("string")))
     return t.select("number", "day", "rule", "detail", "raw", *layout.kept())
 
 

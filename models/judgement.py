@@ -23,7 +23,7 @@ CHAMPION = "champion"
 
 POPULARITY = "popularity"
 MEAN = "mean"
-LEVEL = 0.95
+LEVEL, RESAMPLES = 0.95, 500
 MIN_EACH = 30
 """Positives, and negatives, that a task needs: below about 30 the interval is wider than any difference that models show."""
 MIN_USERS = 10
@@ -89,7 +89,7 @@ def judge(
     tasks: Sequence[str],
     challenger: str,
     seed: int,
-    resamples: int = 500,
+    resamples: int = RESAMPLES,
     min_each: int = MIN_EACH,
     min_users: int = MIN_USERS,
 ) -> Judgement:
@@ -142,7 +142,9 @@ def judge(
     }  # fmt: skip
 
 
-def measure(labels: NDArray[np.int8], users: NDArray[Any], scores: NDArray[Any], *, seed: int, resamples: int = 500) -> Measure:
+def measure(
+    labels: NDArray[np.int8], users: NDArray[Any], scores: NDArray[Any], *, seed: int, resamples: int = RESAMPLES
+) -> Measure:
     """One model on one task: labels (B,), -1 masked, users (B,) keys, scores (B,) probabilities.
 
     No interval where `judge` would not judge the task, and the same one where it would.

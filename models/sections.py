@@ -123,7 +123,7 @@ class Columns(Section):
     """Our name → the source's column. `behaviour` is only there in an event log, and not in one of a single behaviour.
 
     `text`: which of the ids are text. All others are whole numbers of 64 bits. `left_out`: raw values of the behaviour whose
-    rows are no events of an item (a search, a login): they are counted and passed over, however they are written otherwise.
+    rows are no events of an item (a search, a login): they are counted and passed over, whatever else stands in them.
     """
 
     user: str

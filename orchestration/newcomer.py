@@ -104,10 +104,11 @@ def tell_trial(contract: Contract, path: str, log: str, console: Console) -> boo
             console.print(
                 "      is the file of another encoding? For example: iconv -f LATIN1 -t UTF-8 old.csv > new.csv", markup=False
             )
-        if rule in ("null_id", "unknown_behaviour") and contract.columns.behaviour:
+        itemless = rule == "null_id" and broken.detail == f"{contract.columns.item} is empty"
+        if contract.columns.behaviour and (itemless or rule == "unknown_behaviour"):
             console.print(
-                '      no event of an item, as a search or a login is none? Then under [columns]: left_out = ["search"], with '
-                f"the value of '{contract.columns.behaviour}'",
+                "      are these no events of an item, as a search is none? Then left_out = […] under [columns], with their "
+                f"values of '{contract.columns.behaviour}'",
                 markup=False,
             )
         if broken.raw:

@@ -101,6 +101,7 @@ def test_an_empty_file_is_quarantined_and_blocks_nothing(folder: Path) -> None:
         "rows_in": 2,
         "rows_valid": 1,
         "rows_quarantined": 1,
+        "rows_left_out": 0,
     }
     lake.require(home_of(folder), "events", DAY1)
 

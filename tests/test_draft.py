@@ -68,6 +68,9 @@ def test_whole_amounts_with_their_cents_are_measures(tmp_path: Path, written: st
     (tmp_path / "log.csv").write_text("\n".join([f"{header},fare", *told]) + "\n")
     found, _ = drafted(tmp_path / "log.csv", tmp_path)
     assert found.item_features["fare"].kind == kind
+    named = (tmp_path / "log.csv").read_text().replace("fare", "fare_id", 1)
+    (tmp_path / "log.csv").write_text(named)
+    assert (drafted(tmp_path / "log.csv", tmp_path)[0].item_features["fare"].kind == "number") == ("50" in written)
 
 
 @pytest.mark.parametrize(("zone", "expected"), [("Europe/Paris", "Europe/Paris"), ("America/New_York", "America/New_York")])

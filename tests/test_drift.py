@@ -281,12 +281,23 @@ def test_the_page_opens_offline_and_puts_outcomes_beside_what_was_judged(shop: S
     assert verdict["served"] == lake.require(home, "outcomes", JUDGED).detail["served"] != {}
     page = home.drift_report(JUDGED).read_text()
     assert "None of 10 fields" in page
-    assert f"{verdict['served'][shop[2]]['click']['auc']:.4f}" in page
+    click = verdict["served"][shop[2]]["click"]
+    assert f"<td>{click['auc']:.4f} ({click['auc_low']:.4f} to {click['auc_high']:.4f})</td>" in page
+    older = {name: click[name] for name in ("auc", "logloss", "ece", "positives", "negatives")}
+    told_before = drift_page.render(verdict | {"served": {shop[2]: {"click": older}}}, "")
+    assert f"<td>{click['auc']:.4f}</td>" in told_before, "joined before outcomes had an interval"
     assert "0.6180 (0.5170 to 0.7190)" in page
     assert loads(page) == []
     assert "evidently.telemetry" not in sys.modules  # nothing that could send anything was so much as imported
     before = home.drift(JUDGED).read_bytes()
     assert drift.measure(home, SHOWN, JUDGED)[1] is False
+    manifest = lake.require(home, "outcomes", JUDGED)
+    anew = {shop[2]: {**verdict["served"][shop[2]], "click": {**click, "auc_low": 0.25, "auc_high": 0.75}}}
+    lake.write_json(home.manifest("outcomes", JUDGED), {**vars(manifest), "detail": {**manifest.detail, "served": anew}})
+    assert drift.measure(home, SHOWN, JUDGED)[1] is True, "the same rows, measured anew"
+    assert "(0.2500 to 0.7500)" in home.drift_report(JUDGED).read_text()
+    lake.write_json(home.manifest("outcomes", JUDGED), vars(manifest))
+    assert drift.measure(home, SHOWN, JUDGED)[1] is True
     home.drift_report(JUDGED).unlink()
     assert drift.measure(home, SHOWN, JUDGED)[1] is True
     home.drift_run(JUDGED).unlink()

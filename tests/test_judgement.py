@@ -54,6 +54,7 @@ def test_intervals_are_those_of_rows_drawn_user_by_user() -> None:
             m = came["models"][name][task]
             assert [m["auc_low"], m["auc_high"]] == pytest.approx(interval(aucs[name, t]), abs=1e-12)
             assert m["auc"] == pytest.approx(roc_auc_score(labels[known, t], values[known, t]), abs=1e-12)
+            assert judgement.measure(labels[:, t], users, values[:, t], seed=11, resamples=60) == m
             assert (m["positives"], m["negatives"]) == ((labels[:, t] == 1).sum(), (labels[:, t] == 0).sum())
     for other in ("champion", "lightgbm", "popularity"):
         apart = [np.subtract(aucs["dtrn", t], aucs[other, t]) for t in range(2)]
