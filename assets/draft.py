@@ -38,8 +38,17 @@ def draft(source: str, name: str, ask: Ask) -> tuple[str, list[str]]:
     named = {file for files in kinds for file in files}
     near = profile.neighbours(seen, {found.user: roles.USERS, found.item: roles.ITEMS})
     others = [*kinds[1:], *([path] for path in near if path not in named)]
-    tables = [t for files in others if (t := guessed_fields.table(source, profile.profile(files), seen, found, features))]
-    return "\n".join(_toml(name, seen, found, days, features, tables)) + "\n", _asides(seen, found, features)
+    tables, unread = [], []
+    for files in others:
+        if table := guessed_fields.table(source, profile.profile(files), seen, found, features):
+            tables.append(table)
+        elif files in kinds:
+            unread += files
+    asides = _asides(seen, found, features)
+    if unread:
+        shown = ", ".join(path.name for path in unread[:3]) + (" …" if len(unread) > 3 else "")
+        asides.append(f"{len(unread)} file(s) have other columns and are no part of this draft: {shown}")
+    return "\n".join(_toml(name, seen, found, days, features, tables)) + "\n", asides
 
 
 def _asides(seen: Profile, found: Roles, features: Features) -> list[str]:

@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import ibis
 import ibis.expr.types as ir
@@ -254,8 +255,10 @@ def _zone(seen: Profile, counts: pd.Series, moment: Moment, ask: Ask) -> tuple[s
     if _local(moment):
         return "UTC", f"no zone is written: read as they stand (least happens at {quiet}:00); name the log's own"
     if opens == ends and abs(cut - ahead) <= 3:
-        return _named(cut), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
-    zone = _named(ahead)
+        return _named(
+            cut, counts
+        ), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
+    zone = _named(ahead, counts)
     return zone, f"a guess: least happens at {quiet}:00 UTC, which is {QUIETEST}:00 there; name your own"
 
 
@@ -271,5 +274,9 @@ def _local(moment: Moment) -> bool:
     return moment.kind == "date" or (moment.kind == "timestamp" and not said)
 
 
-def _named(ahead: int) -> str:
-    return ZONES.get(ahead, f"Etc/GMT{-ahead:+d}")
+def _named(ahead: int, counts: pd.Series) -> str:
+    """A zone that was so many hours ahead of UTC in the middle of the log: in summer another one than in winter."""
+    middle = datetime.fromtimestamp(int(counts.index[len(counts) // 2]) * 3600, UTC)
+    likely = [zone for zone in (ZONES.get(ahead), *ZONES.values()) if zone]
+    fitting = [zone for zone in likely if middle.astimezone(ZoneInfo(zone)).utcoffset() == timedelta(hours=ahead)]
+    return fitting[0] if fitting else f"Etc/GMT{-ahead:+d}"

@@ -81,9 +81,10 @@ def _unknown(column: Column, seen: Profile, found: Roles) -> str:
 def _add(side: list[Feature], left: list[Feature], column: Column, values: pd.Series, evidence: str) -> None:
     kind, name = kind_of(column), ours(column.name)
     words = column.name.endswith(":token_seq")  # RecBole's; elsewhere blanks stand in titles and names
-    separator = (" " if words else _separator(values)) if kind == "text" else None
+    commas = kind == "text" and values.dropna().str.fullmatch(COMMA).mean() > 0.9
+    separator = (" " if words else _separator(values)) if kind == "text" and not commas else None
     told = f"{evidence}; {column.distinct:,} values"
-    if kind == "text" and values.dropna().str.fullmatch(COMMA).mean() > 0.9:
+    if commas:
         told += "; a comma is no decimal point here, so numbers written with one are names"
     if kind == "id" and column.distinct > 20 and (MEASURES.search(plain(column.name)) or _cents(column.name, values)):
         kind = "number"

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -76,7 +76,10 @@ def logs(source: str) -> list[list[Path]]:
     for file in files:
         try:
             guess = sniff(file)
-            kinds.setdefault((guess.format, guess.delimiter, _columns(file, guess)), []).append(file)
+            names = _columns(file, guess)
+            kinds.setdefault(
+                (guess.format, guess.delimiter, _like(names, kinds) if guess.format == "jsonl" else names), []
+            ).append(file)
         except ValueError:  # an empty file, say: of no use to the draft, and ingest has a rule for it
             if file is files[-1] and not kinds:
                 raise
@@ -84,6 +87,12 @@ def logs(source: str) -> list[list[Path]]:
         kinds.values(),
         key=lambda kind: (not parsing.unpacked_name(kind[0]).endswith(parsing.ATOMIC), -sum(p.stat().st_size for p in kind)),
     )
+
+
+def _like(keys: tuple[str, ...], kinds: Collection[tuple[str, str, tuple[str, ...]]]) -> tuple[str, ...]:
+    """The keys of the JSON lines that these are of one kind with: of one log a day has a key that another has not."""
+    known = [names for form, _, names in kinds if form == "jsonl"]
+    return next((names for names in known if len({*names} & {*keys}) >= 0.5 * len({*names} | {*keys})), keys)
 
 
 def neighbours(log: Profile, entities: dict[str, re.Pattern[str]]) -> list[Path]:
@@ -203,7 +212,14 @@ def _all_keys(lines: Sequence[str]) -> tuple[str, ...]:
             found |= dict.fromkeys(_keys(value) if isinstance(value, dict) else ())
         except (ValueError, RecursionError):
             continue  # a broken line has a rule of its own when it is read
-    return tuple(found)
+    objects = {name for key in found if key.startswith("/") for name in _above(key)}
+    return tuple(key for key in found if key not in objects)  # where an object is null now and then, its keys still are columns
+
+
+def _above(pointer: str) -> Iterator[str]:
+    """The names of the objects that a pointer goes through: its first part as a key, and each longer one as a pointer."""
+    parts = pointer.split("/")[1:-1]
+    yield from (parts[0].replace("~1", "/").replace("~0", "~"), *("/" + "/".join(parts[:n]) for n in range(2, len(parts) + 1)))
 
 
 def _keys(value: dict[str, Any], above: str = "") -> Iterator[str]:
@@ -220,7 +236,8 @@ def _keys(value: dict[str, Any], above: str = "") -> Iterator[str]:
 def profile(files: Sequence[Path]) -> Profile:
     """The first `ROWS` rows of files of one kind. Raises ValueError when they cannot be read."""
     source = sniff(files[0])
-    names = _columns(files[0], source)
+    told = files if source.format == "jsonl" else files[:1]
+    names = tuple(dict.fromkeys(name for path in told for name in _columns(path, source)))
     tables, seen = [], 0
     with TemporaryDirectory() as scratch:
         for path in files:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
@@ -71,6 +72,22 @@ def test_whole_amounts_with_their_cents_are_measures(tmp_path: Path, written: st
     named = (tmp_path / "log.csv").read_text().replace("fare", "fare_id", 1)
     (tmp_path / "log.csv").write_text(named)
     assert (drafted(tmp_path / "log.csv", tmp_path)[0].item_features["fare"].kind == "number") == ("50" in written)
+
+
+@pytest.mark.parametrize("month", [3, 8])
+@pytest.mark.parametrize("zone", ["Europe/Paris", "America/Los_Angeles", "Asia/Tokyo"])
+def test_the_zone_is_that_of_the_season(tmp_path: Path, zone: str, month: int) -> None:
+    source = shop(tmp_path / "log.csv", zone=zone)
+    later = int((datetime(2025, month, 4, tzinfo=ZoneInfo(zone)) - datetime(2025, 3, 4, tzinfo=ZoneInfo(zone))).days) * 86_400
+    shift = (
+        datetime(2025, 3, 4, tzinfo=ZoneInfo(zone)).utcoffset() - datetime(2025, month, 4, tzinfo=ZoneInfo(zone)).utcoffset()
+    )  # type: ignore[operator]
+    header, *rows = source.read_text().splitlines()
+    told = [f"{row.rsplit(',', 1)[0]},{int(row.rsplit(',', 1)[1]) + later + round(shift.total_seconds())}" for row in rows]
+    source.write_text("\n".join([header, *told]) + "\n")
+    found, _ = drafted(source, tmp_path)
+    assert found.time.zone == zone
+    assert str(found.calendar.first_day) == f"2025-0{month}-03"
 
 
 @pytest.mark.parametrize(("zone", "expected"), [("Europe/Paris", "Europe/Paris"), ("America/New_York", "America/New_York")])
