@@ -137,16 +137,8 @@ def _outcomes(verdict: dict[str, Any]) -> str:
                 then = _auc(judged)
             numbers = (_auc(m), then, _number(m["logloss"]), _number(m["ece"]))
             rows += _row("td", (escape(model), escape(task), *numbers, f"{m['positives']:,}", f"{m['negatives']:,}"))
-    names = (
-        "model",
-        "task",
-        "served AUC (interval)",
-        "AUC when judged (interval)",
-        "log loss",
-        "ECE",
-        "positives",
-        "negatives",
-    )
+    measured = ("served AUC (interval)", "AUC when judged (interval)", "log loss", "ECE", "positives", "negatives")
+    names = ("model", "task", *measured)
     return f"<h2>What followed</h2><table>{_row('th', names)}{rows}</table>"
 
 

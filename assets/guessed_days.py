@@ -255,9 +255,8 @@ def _zone(seen: Profile, counts: pd.Series, moment: Moment, ask: Ask) -> tuple[s
     if _local(moment):
         return "UTC", f"no zone is written: read as they stand (least happens at {quiet}:00); name the log's own"
     if opens == ends and abs(cut - ahead) <= 3:
-        return _named(
-            cut, counts
-        ), f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
+        why = f"a guess: the log begins and ends at {-cut % 24}:00 UTC, which is midnight there; name your own"
+        return _named(cut, counts), why
     zone = _named(ahead, counts)
     return zone, f"a guess: least happens at {quiet}:00 UTC, which is {QUIETEST}:00 there; name your own"
 

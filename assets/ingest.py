@@ -107,8 +107,8 @@ def totals(home: Home, contract: Contract, source: str) -> dict[str, int]:
 
 
 def _added(splits: list[Split]) -> dict[str, int]:
-    counts = {name: sum(getattr(split, name) for split in splits) for name in ("rows_in", "rows_valid", "rows_quarantined")}
-    return counts | {"rows_left_out": sum(split.left_out for split in splits)}
+    names = ("rows_in", "rows_valid", "rows_quarantined", "rows_left_out")
+    return {name: sum(getattr(split, name) for split in splits) for name in names}
 
 
 def last_day(home: Home, contract: Contract) -> date | None:
@@ -181,8 +181,7 @@ def events(home: Home, contract: Contract, day: str) -> tuple[Manifest, bool]:
 
 def _inputs(home: Home, contract: Contract, files: list[tuple[ledger.Entry, Split]], day: str) -> dict[str, str]:
     return sides.contents(home, contract) | {
-        e.file: f"{s.pieces.get(day, 'no rows')} {s.bad_rows(day)} {s.bad_rows(UNKNOWN_DAY)}/{s.rows_in + s.left_out}"
-        for e, s in files
+        e.file: f"{s.pieces.get(day, 'no rows')} {s.bad_rows(day)} {s.bad_rows(UNKNOWN_DAY)}/{s.rows_read}" for e, s in files
     }
 
 
@@ -260,7 +259,7 @@ def log_files(context: dg.AssetExecutionContext, project: Project) -> dg.Materia
         for rules in one.split.bad.values():
             by_rule.update(rules)
         line = f"{one.name}: {one.split.rows_in} rows, {one.split.rows_quarantined} bad"
-        line += f", {one.split.left_out} left out" if one.split.left_out else ""
+        line += f", {one.split.rows_left_out} left out" if one.split.rows_left_out else ""
         context.log.info(line + ("" if one.fresh else ", known already"))
     counts = _added([a.split for a in accepted])
     told: dict[str, Any] = {

@@ -27,7 +27,7 @@ def excess(split: Split, day: str, contract: Contract) -> tuple[int, int, str] |
     """
     rules = split.bad.get(day, {})
     bad = sum(rules.values())
-    rows = split.rows_in + split.left_out if day == UNKNOWN_DAY else bad + split.valid.get(day, 0)
+    rows = split.rows_read if day == UNKNOWN_DAY else bad + split.valid.get(day, 0)
     if not bad or bad <= contract.validation.max_bad_share * rows:
         return None
     return bad, rows, max(sorted(rules), key=lambda rule: rules[rule])

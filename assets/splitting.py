@@ -35,8 +35,8 @@ class Split:
 
     contract, code: digests of what it was split under · valid: good rows by day · bad: rules by day (`unknown` for rows
     without one), rows by rule · pieces: content hash of each day's piece · examples: rule → what the first row that broke it
-    showed · blank: empty lines, which hold no row · left_out: rows that the contract leaves out, which are not counted in
-    `rows_in` · refused: why none of the file's rows can be used, None when they can.
+    showed · blank: empty lines, which hold no row · rows_left_out: by the contract, not counted in `rows_in` ·
+    refused: why none of the file's rows can be used, None when they can.
     """
 
     contract: str
@@ -46,7 +46,7 @@ class Split:
     pieces: dict[str, str] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
     blank: int = 0
-    left_out: int = 0
+    rows_left_out: int = 0
     refused: str | None = None
 
     @property
@@ -61,6 +61,11 @@ class Split:
     def rows_in(self) -> int:
         """A file that could not be read at all counts as one row."""
         return self.rows_valid + self.rows_quarantined
+
+    @property
+    def rows_read(self) -> int:
+        """All of the file, those that are left out with them."""
+        return self.rows_in + self.rows_left_out
 
     def bad_rows(self, day: str) -> int:
         return sum(self.bad.get(day, {}).values())
@@ -125,9 +130,8 @@ def split(home: Home, contract: Contract, path: Path, file: str, first_seen: dat
         for day in _staged_days(scratch):
             _settle_day(con, contract, day, folder, scratch)
         _gather_bad(con, folder, scratch)
-        done = replace(_counted(con, told, folder), blank=blank, left_out=_staged(con, scratch, LEFT_OUT), refused=refused)
-        accounted = done.rows_in + done.left_out
-        assert accounted == rows, f"{path}: {rows} rows came in, and {accounted} are accounted for"
+        done = replace(_counted(con, told, folder), blank=blank, rows_left_out=_left_out(con, scratch), refused=refused)
+        assert done.rows_read == rows, f"{path}: {rows} rows came in, and {done.rows_read} are accounted for"
         lake.write_json(folder / "split.json", asdict(done))
     return done, True
 
@@ -175,9 +179,8 @@ def _staged_days(scratch: Path) -> list[str]:
     return sorted({p.name.removeprefix("part=") for p in (scratch / "rows").glob("*/part=*")} - {"bad", LEFT_OUT})
 
 
-def _staged(con: Backend, scratch: Path, part: str) -> int:
-    """Rows staged under `part`."""
-    files = sorted(scratch.glob(f"rows/*/part={part}/*.parquet"))
+def _left_out(con: Backend, scratch: Path) -> int:
+    files = sorted(scratch.glob(f"rows/*/part={LEFT_OUT}/*.parquet"))
     return int(con.read_parquet(files, hive_partitioning=False).count().execute()) if files else 0
 
 

@@ -80,7 +80,7 @@ def attempt(contract: Contract, source: str, now: datetime) -> Trial:
         return Trial(
             rows_in=sum(a.split.rows_in for a in accepted),
             valid=sum(a.split.rows_valid for a in accepted),
-            left_out=sum(a.split.left_out for a in accepted),
+            left_out=sum(a.split.rows_left_out for a in accepted),
             share=share,
             rules=_rules(home, spoken_of, named),
             days={day: sum(a.split.valid.get(day, 0) for a in accepted) for day in days},

@@ -54,7 +54,7 @@ def test_they_are_counted_and_are_neither_good_nor_bad(folder: Path, packed: boo
     home, terms = home_of(folder), contract(folder)
     [accepted] = ingest.accept(home, terms, str(folder / "in"), SEEN)
     split = accepted.split
-    assert (split.rows_in, split.rows_valid, split.rows_quarantined, split.left_out) == (63, 60, 3, 5)
+    assert (split.rows_in, split.rows_valid, split.rows_quarantined, split.rows_left_out) == (63, 60, 3, 5)
     rules = Counter[str]()
     for day in split.bad.values():
         rules.update(day)
@@ -104,7 +104,7 @@ def test_of_parquet_and_json_lines_they_are_passed_over_too(folder: Path) -> Non
         )
         home = Home(folder / f"home of {kind}", "tiny")
         [accepted] = ingest.accept(home, terms, str(folder / place), SEEN)
-        assert (accepted.split.rows_in, accepted.split.rows_valid, accepted.split.left_out) == (1, 1, 2)
+        assert (accepted.split.rows_in, accepted.split.rows_valid, accepted.split.rows_left_out) == (1, 1, 2)
 
 
 def test_a_contract_that_leaves_more_out_reads_the_file_again(folder: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_contract_that_leaves_more_out_reads_the_file_again(folder: Path) -> N
     home = home_of(folder)
     first = ingest.accept(home, tiny_log.contract(folder), str(folder / "in"), SEEN)[0]
     again = ingest.accept(home, contract(folder), str(folder / "in"), SEEN)[0]
-    assert (first.split.left_out, again.split.left_out, again.fresh) == (0, 2, True)
+    assert (first.split.rows_left_out, again.split.rows_left_out, again.fresh) == (0, 2, True)
 
 
 def test_a_contract_that_leaves_nothing_out_reads_no_file_again(folder: Path) -> None:
