@@ -59,7 +59,7 @@ def test_amounts_with_a_decimal_comma_are_not_cut_at_it(tmp_path: Path) -> None:
     with source.open() as file:
         header, *rows = list(csv.reader(file))
     with source.open("w", newline="") as file:
-        csv.writer(file, delimiter=";").writerows([[*header, "betrag"], *([*row, f"{int(row[1]) % 30},90"] for row in rows)])
+        csv.writer(file, delimiter=";").writerows([[*header, "betrag"], *([*row, f"{int(row[1]) % 12},{int(row[1]) % 5}0"] for row in rows)])
     found, text = drafted(source, tmp_path)
     assert found.item_features["betrag"].separator is None
     assert "numbers written with one are names" in text
