@@ -58,8 +58,9 @@ def test_amounts_with_a_decimal_comma_are_not_cut_at_it(tmp_path: Path) -> None:
     source = shop(tmp_path / "log.csv")
     with source.open() as file:
         header, *rows = list(csv.reader(file))
+    told = [[*row, f"{int(row[1]) % 12},{int(row[1]) % 5}0"] for row in rows]
     with source.open("w", newline="") as file:
-        csv.writer(file, delimiter=";").writerows([[*header, "betrag"], *([*row, f"{int(row[1]) % 12},{int(row[1]) % 5}0"] for row in rows)])
+        csv.writer(file, delimiter=";").writerows([[*header, "betrag"], *told])
     found, text = drafted(source, tmp_path)
     assert found.item_features["betrag"].separator is None
     assert "numbers written with one are names" in text
